@@ -1,1 +1,6 @@
-//! placeholder
+//! Executes trainc artifacts: loads and verifies them, plans nothing, allocates once, feeds, launches, checkpoints and
+//! reports. This crate knows neither LLVM nor e-graphs; it owns the artifact format ([`artifact`]).
+
+pub mod abi;
+pub mod artifact;
+pub mod philox;

@@ -1,0 +1,95 @@
+//! Scalar expressions over loop variables.
+
+use super::{Binary, Index, Unary};
+use serde::{Deserialize, Serialize};
+
+/// An expression in an [`Exprs`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExprId(pub u32);
+
+/// A DAG of scalar expressions: operands come before their users, equal expressions are stored once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Exprs {
+    nodes: Vec<Expr>,
+}
+
+/// One scalar value, f32 unless it says i32.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Expr {
+    /// An f32 constant, as bits.
+    Constant(u32),
+    /// An i32 constant.
+    Integer(i32),
+    /// The value of an index expression, as i32.
+    Position(Index),
+    /// An element of a buffer: f32 (bf16 is widened) or i32 by the buffer's type. Where the guard is 0 nothing is read
+    /// and the value is 0; without a guard the index is in bounds.
+    Load {
+        /// Which buffer.
+        buffer: u32,
+        /// Which element.
+        index: Index,
+        /// f32; load only where it is not 0.
+        guard: Option<ExprId>,
+    },
+    /// A function of one f32.
+    Unary(Unary, ExprId),
+    /// A function of two f32 or (add, sub, mul, min, max and comparisons) two i32. Comparisons give f32 0 or 1.
+    Binary(Binary, ExprId, ExprId),
+    /// The second operand where the first (f32) is not 0, else the third. Both have one type.
+    Select(ExprId, ExprId, ExprId),
+    /// i32 to f32, nearest.
+    ToFloat(ExprId),
+    /// f32 to i32, toward zero.
+    ToInteger(ExprId),
+    /// f32 rounded to bfloat16, still held as f32.
+    RoundBf16(ExprId),
+    /// A random draw in f32; see [`Draw`].
+    Random(Draw),
+    /// An accumulator of an earlier sweep, or the sum of a [`super::Gemm`].
+    Accumulator(u32),
+}
+
+/// A uniform draw in `[0, 1)`: [`trainc_runtime::philox::Draw::uniform`] of the given element, with seed and step from
+/// the control block and the instance of the launch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Draw {
+    /// The stream of the draw.
+    pub stream: u32,
+    /// The buffer (i32, 4 elements) that holds [`trainc_runtime::artifact::Control`].
+    pub control: u32,
+    /// Which element of the draw, below 2^32.
+    pub element: Index,
+}
+
+impl Exprs {
+    /// Adds an expression, or finds the equal one that is there. Its operands must be in this DAG already.
+    pub fn add(&mut self, expr: Expr) -> ExprId {
+        let found = self.nodes.iter().position(|node| *node == expr);
+        let position = found.unwrap_or_else(|| {
+            self.nodes.push(expr);
+            self.nodes.len() - 1
+        });
+        ExprId(position as u32)
+    }
+
+    /// The expression with this id.
+    pub fn get(&self, id: ExprId) -> &Expr {
+        &self.nodes[id.0 as usize]
+    }
+
+    /// All expressions, operands first.
+    pub fn iter(&self) -> impl Iterator<Item = (ExprId, &Expr)> {
+        self.nodes.iter().enumerate().map(|(i, expr)| (ExprId(i as u32), expr))
+    }
+
+    /// An f32 constant.
+    pub fn constant(&mut self, value: f32) -> ExprId {
+        self.add(Expr::Constant(value.to_bits()))
+    }
+
+    /// An unguarded load.
+    pub fn load(&mut self, buffer: u32, index: Index) -> ExprId {
+        self.add(Expr::Load { buffer, index, guard: None })
+    }
+}

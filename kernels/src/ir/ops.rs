@@ -1,0 +1,126 @@
+//! The scalar functions that element-wise operations are made of; the graph uses the same names.
+
+use serde::{Deserialize, Serialize};
+
+/// Functions of one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unary {
+    /// `-x`
+    Neg,
+    /// `|x|`
+    Abs,
+    /// `e^x`
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// Square root, correctly rounded.
+    Sqrt,
+    /// `1 / sqrt(x)`, as division after square root.
+    Rsqrt,
+    /// `1 / x`, correctly rounded.
+    Reciprocal,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Sine.
+    Sin,
+    /// Cosine.
+    Cos,
+    /// -1, 0 or 1.
+    Sign,
+    /// Largest integer not above.
+    Floor,
+    /// Gauss error function.
+    Erf,
+}
+
+/// Functions of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Binary {
+    /// `a + b`
+    Add,
+    /// `a - b`
+    Sub,
+    /// `a * b`
+    Mul,
+    /// `a / b`, correctly rounded.
+    Div,
+    /// The larger; NaN if either is NaN.
+    Max,
+    /// The smaller; NaN if either is NaN.
+    Min,
+    /// `a^b` as `e^(b log a)` for a > 0; 0 for a = 0 and b > 0; 1 for b = 0.
+    Pow,
+    /// 1 where `a < b`, else 0.
+    Less,
+    /// 1 where `a <= b`, else 0.
+    LessEqual,
+    /// 1 where `a = b`, else 0.
+    Equal,
+}
+
+impl Unary {
+    /// Reference semantics.
+    pub fn apply(self, x: f64) -> f64 {
+        match self {
+            Unary::Neg => -x,
+            Unary::Abs => x.abs(),
+            Unary::Exp => x.exp(),
+            Unary::Log => x.ln(),
+            Unary::Sqrt => x.sqrt(),
+            Unary::Rsqrt => 1.0 / x.sqrt(),
+            Unary::Reciprocal => 1.0 / x,
+            Unary::Tanh => x.tanh(),
+            Unary::Sin => x.sin(),
+            Unary::Cos => x.cos(),
+            Unary::Sign if x == 0.0 || x.is_nan() => x,
+            Unary::Sign => x.signum(),
+            Unary::Floor => x.floor(),
+            Unary::Erf => erf(x),
+        }
+    }
+}
+
+impl Binary {
+    /// Reference semantics.
+    pub fn apply(self, a: f64, b: f64) -> f64 {
+        let truth = |condition: bool| f64::from(u8::from(condition));
+        match self {
+            Binary::Add => a + b,
+            Binary::Sub => a - b,
+            Binary::Mul => a * b,
+            Binary::Div => a / b,
+            Binary::Max | Binary::Min if a.is_nan() || b.is_nan() => f64::NAN,
+            Binary::Max => a.max(b),
+            Binary::Min => a.min(b),
+            Binary::Pow => a.powf(b),
+            Binary::Less => truth(a < b),
+            Binary::LessEqual => truth(a <= b),
+            Binary::Equal => truth(a == b),
+        }
+    }
+}
+
+/// Error function by its Maclaurin series below 3 and the continued fraction of erfc (Abramowitz and Stegun 7.1.6,
+/// 7.1.14) above; relative error under 1e-14.
+fn erf(x: f64) -> f64 {
+    let z = x.abs();
+    let value = if z < 3.0 { erf_series(z) } else { 1.0 - erfc_fraction(z) };
+    value.copysign(x)
+}
+
+fn erf_series(z: f64) -> f64 {
+    let (mut term, mut sum, mut n) = (z, z, 0.0);
+    while term > 1e-17 * sum {
+        n += 1.0;
+        term *= 2.0 * z * z / (2.0 * n + 1.0);
+        sum += term;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt() * (-z * z).exp()
+}
+
+fn erfc_fraction(z: f64) -> f64 {
+    let tail = (1..60).rev().fold(z, |tail, n| z + f64::from(n) / 2.0 / tail);
+    (-z * z).exp() / std::f64::consts::PI.sqrt() / tail
+}

@@ -1,0 +1,361 @@
+//! The manifest: everything the runtime knows about a program. Plain data, serialised as JSON inside the artifact.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the artifact format; the runtime refuses any other.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// How an element is stored in the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// The upper half of a binary32, rounded to nearest even.
+    Bf16,
+    /// 32-bit signed integer: token ids, labels, counters.
+    I32,
+}
+
+impl DType {
+    /// Bytes per element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::Bf16 => 2,
+        }
+    }
+}
+
+/// A compiled program without its machine code.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT_VERSION`] of the compiler that wrote it.
+    pub format: u32,
+    /// The model's name, for people.
+    pub name: String,
+    /// blake3 of the sources (imports and `--set` included), in hex: resuming under another program is refused.
+    pub program_digest: String,
+    /// Version of the compiler.
+    pub compiler: String,
+    /// The source text, so that an artifact can say where it came from.
+    pub source: String,
+    /// Size of the arena in bytes; exactly what the runtime allocates. Persistent tensors come first.
+    pub arena_bytes: u64,
+    /// Where the [`Control`] block lies.
+    pub control_offset: u64,
+    /// Parameters and optimizer state: what lives across steps, and what a checkpoint holds.
+    pub tensors: Vec<TensorSpec>,
+    /// One table of launches for each thing that the program can do.
+    pub entries: Vec<Entry>,
+    /// The same kernels compiled for several instruction sets; best first.
+    pub variants: Vec<Variant>,
+    /// Where batches come from. `None`: the embedder feeds them.
+    pub data: Option<DataSpec>,
+    /// The horizon and the host's duties during training.
+    pub train: TrainSpec,
+}
+
+/// A tensor that lives across steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TensorSpec {
+    /// Unique path, e.g. `block.attention.qkv`, or `adamw.m.block.attention.qkv` for state.
+    pub name: String,
+    /// Storage type.
+    pub dtype: DType,
+    /// Row-major shape; parameters of a `repeat` are stacked along a leading axis.
+    pub shape: Vec<u64>,
+    /// Byte offset in the arena.
+    pub offset: u64,
+    /// Parameter or state.
+    pub kind: TensorKind,
+    /// The recipe of the initial value.
+    pub init: Init,
+}
+
+/// What a persistent tensor is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TensorKind {
+    /// A parameter of the model with the roles by which groups select it.
+    Parameter {
+        /// e.g. `["attention", "biases"]`.
+        roles: Vec<String>,
+        /// Whether the optimizer moves it.
+        trainable: bool,
+    },
+    /// State of the optimizer (or of a method), not part of the model.
+    State,
+}
+
+/// Recipes of initial values; evaluated by the runtime, never stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Every element equal.
+    Constant {
+        /// The value.
+        value: f32,
+    },
+    /// Gaussian with mean 0 (Philox, Box-Muller).
+    Normal {
+        /// Standard deviation.
+        std: f32,
+        /// Stream of the draws.
+        stream: u32,
+    },
+    /// Uniform on `[low, high)`.
+    Uniform {
+        /// Lower end.
+        low: f32,
+        /// Upper end.
+        high: f32,
+        /// Stream of the draws.
+        stream: u32,
+    },
+    /// `(hash(stream, i) - 0.5) * 2 * bound` in f64, rounded to f32: independent of the seed, for comparisons
+    /// between systems. See [`crate::data`] for the hash.
+    Hash {
+        /// Half the width of the interval.
+        bound: f64,
+        /// Stream of the hash.
+        stream: u64,
+    },
+}
+
+/// One callable of the artifact: `step`, `evaluate` or `generate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `step`, `evaluate`, `generate`.
+    pub name: String,
+    /// What must be in the arena before the launches.
+    pub inputs: Vec<InputBinding>,
+    /// What can be read from the arena after them.
+    pub outputs: Vec<OutputBinding>,
+    /// The launches, in order. Each sees the effects of all before it.
+    pub launches: Vec<Launch>,
+}
+
+/// A buffer that the host fills before each call of the entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputBinding {
+    /// The model's input, e.g. `tokens`.
+    pub name: String,
+    /// Which field of a record feeds it, e.g. `tokens` for both `tokens` and `next(tokens)`.
+    pub field: String,
+    /// How many positions ahead in the record it starts: 1 for `next(tokens)`.
+    pub shift: u64,
+    /// Storage type.
+    pub dtype: DType,
+    /// Shape; the first axis is the batch.
+    pub shape: Vec<u64>,
+    /// Byte offset in the arena.
+    pub offset: u64,
+    /// Exclusive upper bound of valid integers (a vocabulary, a number of classes), checked on feeding.
+    pub below: Option<u64>,
+}
+
+/// A buffer that the host may read after a call of the entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputBinding {
+    /// `loss`, `grad_norm`, `rate`, a metric's name, or `logits`.
+    pub name: String,
+    /// Storage type.
+    pub dtype: DType,
+    /// Shape; `[]` for numbers that are reported.
+    pub shape: Vec<u64>,
+    /// Byte offset in the arena.
+    pub offset: u64,
+}
+
+/// One call of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Index into [`Variant::kernels`].
+    pub kernel: u32,
+    /// Byte offset in the arena of each buffer argument.
+    pub args: Vec<u64>,
+    /// Iteration of the enclosing `repeat`.
+    pub instance: u32,
+}
+
+/// The kernels for one instruction set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Variant {
+    /// What the code needs of the processor.
+    pub isa: Isa,
+    /// Same order in every variant.
+    pub kernels: Vec<KernelSpec>,
+}
+
+/// Instruction sets that code is generated for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isa {
+    /// x86-64-v3: AVX2 and FMA.
+    X86V3,
+    /// x86-64-v4: AVX-512 F, BW, CD, DQ, VL.
+    X86V4,
+    /// x86-64-v4 and AVX512_BF16.
+    X86V4Bf16,
+}
+
+/// What the launcher must know of a kernel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelSpec {
+    /// For people: `matmul + bias + gelu`.
+    pub label: String,
+    /// Stages in order, a barrier between them.
+    pub stages: Vec<StageSpec>,
+    /// Bytes of private memory each thread must hand over.
+    pub scratch_bytes: u64,
+    /// Size in bytes of each buffer argument, for checking offsets at load.
+    pub buffer_bytes: Vec<u64>,
+}
+
+/// One function of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// Symbol in the object code, of type [`crate::abi::StageFn`].
+    pub symbol: String,
+    /// Number of tiles that the work is cut into.
+    pub tiles: u64,
+}
+
+/// The block of host-written numbers that kernels read: 16 bytes at [`Manifest::control_offset`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Control {
+    /// Low half of the seed.
+    pub seed_low: u32,
+    /// High half of the seed.
+    pub seed_high: u32,
+    /// Updates done so far: 0 during the first step.
+    pub step: u32,
+    /// The horizon: how many updates the run makes.
+    pub steps: u32,
+}
+
+/// How training runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainSpec {
+    /// Horizon in updates.
+    pub steps: u32,
+    /// Seed of every draw and of the data order.
+    pub seed: u64,
+    /// Evaluate after every so many updates (0: only at the end).
+    pub evaluate_every: u32,
+    /// How many batches an evaluation averages over (fewer if the data ends).
+    pub evaluate_batches: u32,
+    /// Save after every so many updates (0: only at the end).
+    pub checkpoint_every: u32,
+    /// How many checkpoints to keep.
+    pub keep: u32,
+    /// Tokens (or samples) that one step consumes, for the speed display.
+    pub items_per_step: u64,
+    /// What an item is called: `tokens` or `samples`.
+    pub item: String,
+    /// Floating-point operations of one step, as `trainc check` counts them.
+    pub flops_per_step: u64,
+}
+
+/// Where records come from and how they become batches.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSpec {
+    /// The data clause's name.
+    pub name: String,
+    /// Where to read.
+    pub source: Source,
+    /// Share of the records held out for evaluation, in `[0, 1)`.
+    pub valid_fraction: f64,
+    /// Visit training records in a seeded random order (otherwise in file order).
+    pub shuffle: bool,
+}
+
+/// Kinds of data. Paths may be globs and may start with `~`; relative paths start at the program's folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Text files, one document each; field `tokens`.
+    Text {
+        /// Globs, expanded in sorted order.
+        paths: Vec<String>,
+        /// How text becomes integers.
+        tokenizer: TokenizerSpec,
+    },
+    /// A JSON object per line; field `tokens` from one of its string members.
+    Jsonl {
+        /// Globs.
+        paths: Vec<String>,
+        /// The member that holds the text.
+        member: String,
+        /// How text becomes integers.
+        tokenizer: TokenizerSpec,
+    },
+    /// Raw little-endian token ids; field `tokens`.
+    Tokens {
+        /// Globs.
+        paths: Vec<String>,
+        /// Bytes per id: 2 or 4.
+        width: u8,
+    },
+    /// Comma-separated values; each field is a group of columns.
+    Csv {
+        /// Globs.
+        paths: Vec<String>,
+        /// Whether the first line names the columns.
+        header: bool,
+        /// The fields.
+        fields: Vec<CsvField>,
+    },
+    /// `.npz` archives (a field is a member) or a `.npy` file (one field); the first axis counts records.
+    Arrays {
+        /// The file.
+        path: String,
+        /// Field name and member name.
+        fields: Vec<(String, String)>,
+    },
+    /// The documented integer hash, the same batch every step: for comparisons between systems.
+    Hash {
+        /// The fields.
+        fields: Vec<HashField>,
+    },
+}
+
+/// A field of a CSV file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CsvField {
+    /// Name of the model's input.
+    pub name: String,
+    /// First column, counted from 0.
+    pub first: u64,
+    /// Number of columns.
+    pub count: u64,
+    /// Values are multiplied by this.
+    pub scale: f64,
+}
+
+/// A field of hashed numbers. Element `i` of the batch (row-major, `context + 1` tokens a record) is
+/// `hash(stream, i)`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HashField {
+    /// Name of the model's input.
+    pub name: String,
+    /// Stream of the hash.
+    pub stream: u64,
+    /// `Some(n)`: integers `hash mod n`. `None`: uniform numbers in `[0, 1)`.
+    pub below: Option<u64>,
+}
+
+/// How text becomes integers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerSpec {
+    /// One token per byte, 256 in all.
+    Bytes,
+    /// A Hugging Face `tokenizer.json`.
+    HuggingFace {
+        /// Path of the file.
+        path: String,
+    },
+}

@@ -1,1 +1,11 @@
-//! placeholder
+//! `trainc`: text in, artifact and diagnostics out.
+//!
+//! The folder tree reads like the way of a program: [`syntax`] -> `check` -> [`graph`] -> `rewrite` -> `schedule` ->
+//! (kernels) -> artifact. Nothing here does I/O outside the command line: sources come in through
+//! [`source::SourceMap`], artifacts go out as values.
+
+pub mod diagnostic;
+pub mod graph;
+pub mod program;
+pub mod source;
+pub mod syntax;

@@ -1,0 +1,3 @@
+//! Text to tree: tokens, a parser that recovers, and the formatter that prints trees back.
+
+pub mod tree;

@@ -1,1 +1,104 @@
-//! placeholder
+//! A checked program: what the checker hands to the rest of the compiler.
+
+use crate::{diagnostic::Diagnostic, graph::Graph, source::Span};
+use trainc_kernels::ir::Precision;
+use trainc_runtime::artifact::{DType, DataSpec, Init};
+
+/// A program that has passed all checks, as dataflow graphs over one set of parameters, states and inputs.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Name of the model.
+    pub name: String,
+    /// All parameters, in order of creation. [`crate::graph::Op::Parameter`] counts into this.
+    pub parameters: Vec<Parameter>,
+    /// All optimizer and method state. [`crate::graph::Op::State`] counts into this.
+    pub states: Vec<State>,
+    /// All inputs. [`crate::graph::Op::Input`] counts into this.
+    pub inputs: Vec<Input>,
+    /// One update: forward, backward, optimizer. Reports `loss`, `grad_norm`, `rate` and metrics.
+    pub step: Graph,
+    /// Forward on held-out data, dropout off. Reports `loss` and metrics. `None` without held-out data.
+    pub evaluate: Option<Graph>,
+    /// Logits `[context, vocab]` of one sequence, as report `logits`. `None` if the model does not predict next tokens.
+    pub generate: Option<Graph>,
+    /// Where batches come from; `None` if the embedder feeds them.
+    pub data: Option<DataSpec>,
+    /// The `train` block's numbers.
+    pub train: TrainSettings,
+    /// Findings that are not errors.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// A tensor that training moves (or that is frozen).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Unique path, e.g. `block.attention.qkv`.
+    pub name: String,
+    /// Whole shape; the first axis counts instances if `stacked`.
+    pub shape: Vec<u64>,
+    /// Whether it belongs to a `repeat`.
+    pub stacked: bool,
+    /// Number of dims, after the stacking one, that are outputs of the matrix view (the rest are inputs).
+    pub split: usize,
+    /// Roles by which groups select it, sorted.
+    pub roles: Vec<String>,
+    /// Initial value.
+    pub init: Init,
+    /// Whether the optimizer moves it.
+    pub trainable: bool,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// A tensor of the optimizer's (or a method's) own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Unique path, e.g. `adamw.m.block.attention.qkv`.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<u64>,
+    /// Initial value.
+    pub init: Init,
+}
+
+/// What a step is fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// `tokens`, or `next(tokens)`.
+    pub name: String,
+    /// Field of a record.
+    pub field: String,
+    /// Positions ahead in the record.
+    pub shift: u64,
+    /// f32 or i32.
+    pub dtype: DType,
+    /// Exclusive bound of valid integers.
+    pub below: Option<u64>,
+}
+
+/// Numbers of the `train` block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSettings {
+    /// Horizon in updates.
+    pub steps: u32,
+    /// Samples per step.
+    pub batch: u64,
+    /// Rounding of matrix products.
+    pub precision: Precision,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Evaluate after every so many updates; 0: at the end only.
+    pub evaluate_every: u32,
+    /// Batches per evaluation.
+    pub evaluate_batches: u32,
+    /// Save after every so many updates; 0: at the end only.
+    pub checkpoint_every: u32,
+    /// Checkpoints kept.
+    pub keep: u32,
+    /// Arena budget in bytes, with the place that asks for it.
+    pub memory: Option<(u64, Span)>,
+    /// Tokens or samples per step.
+    pub items_per_step: u64,
+    /// `tokens` or `samples`.
+    pub item: String,
+}

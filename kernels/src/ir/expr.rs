@@ -83,6 +83,43 @@ impl Exprs {
         self.nodes.iter().enumerate().map(|(i, expr)| (ExprId(i as u32), expr))
     }
 
+    /// The number of expressions.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether there is no expression.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The operands of an expression, those inside its index included, in order.
+    pub fn operands(&self, id: ExprId) -> Vec<ExprId> {
+        match self.get(id) {
+            Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => Vec::new(),
+            Expr::Position(index) => index.values(),
+            Expr::Random(draw) => draw.element.values(),
+            Expr::Load { index, guard, .. } => guard.iter().copied().chain(index.values()).collect(),
+            Expr::Unary(_, a) | Expr::ToFloat(a) | Expr::ToInteger(a) | Expr::RoundBf16(a) => vec![*a],
+            Expr::Binary(_, a, b) => vec![*a, *b],
+            Expr::Select(a, b, c) => vec![*a, *b, *c],
+        }
+    }
+
+    /// Whether the value may change with loop variable `var` (accumulators count as independent of it).
+    pub fn depends_on(&self, id: ExprId, var: u32) -> bool {
+        let mut depends: Vec<bool> = Vec::with_capacity(id.0 as usize + 1);
+        for node in (0..=id.0).map(ExprId) {
+            let own = match self.get(node) {
+                Expr::Position(index) | Expr::Load { index, .. } => index.mentions(var),
+                Expr::Random(draw) => draw.element.mentions(var),
+                _ => false,
+            };
+            depends.push(own || self.operands(node).iter().any(|operand| depends[operand.0 as usize]));
+        }
+        depends[id.0 as usize]
+    }
+
     /// An f32 constant.
     pub fn constant(&mut self, value: f32) -> ExprId {
         self.add(Expr::Constant(value.to_bits()))

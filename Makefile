@@ -1,0 +1,53 @@
+# The two commands are `make demo` and `make test`; the rest are their parts.
+
+SHELL := /bin/bash
+LLVM_PREFIX := /usr/lib/llvm-22
+PACKAGES := libmlir-22-dev mlir-22-tools llvm-22-dev clang-22 libclang-22-dev libpolly-22-dev libzstd-dev zlib1g-dev
+NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: help demo test lint setup digits bless bench
+
+help:
+	@echo "make demo    train a byte-level GPT on Rust sources, on this CPU, in a few minutes"
+	@echo "make test    everything that CI checks"
+	@echo "make digits  write dsl-examples/data/digits.csv (8x8 digits, from the scikit-learn package)"
+	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
+	@echo "make bench   step times of the workloads in dsl-examples/bench"
+
+demo: setup
+	cargo build --release -p trainc
+	cargo run --release -q -p trainc -- run dsl-examples/gpt_rust.train --out runs/gpt_rust --fresh
+	cargo run --release -q -p trainc -- generate runs/gpt_rust --prompt "pub fn " --tokens 400 --temperature 0.7
+
+test: setup lint
+ifeq ($(NEXTEST),yes)
+	cargo test --workspace --doc -q
+	cargo nextest run --workspace --no-fail-fast
+else
+	cargo test --workspace
+endif
+
+lint: setup
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# Installs LLVM and MLIR 22 from the system's packages if they are missing.
+setup:
+	@if [ ! -e $(LLVM_PREFIX)/lib/libMLIRCAPIIR.a ] || [ ! -e $(LLVM_PREFIX)/lib/libclang.so ]; then \
+	    echo "installing LLVM and MLIR 22 (system packages)"; \
+	    $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $(PACKAGES); \
+	fi
+
+# The digits come with scikit-learn; no network beyond the package registry.
+digits:
+	python3 -m venv target/digits-venv
+	target/digits-venv/bin/pip install -q scikit-learn
+	target/digits-venv/bin/python dsl-examples/data/write_digits.py dsl-examples/data/digits.csv
+
+bless:
+	BLESS=1 cargo test --workspace
+
+bench: setup
+	cargo build --release -p trainc
+	for w in w1 w2 w3 w4; do target/release/trainc bench dsl-examples/bench/$$w.train || exit 1; done

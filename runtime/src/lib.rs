@@ -3,4 +3,6 @@
 
 pub mod abi;
 pub mod artifact;
+pub mod code;
+pub mod memory;
 pub mod philox;

@@ -3,4 +3,8 @@
 
 pub mod abi;
 pub mod artifact;
+pub mod atomic;
+pub mod code;
+pub mod device;
+pub mod memory;
 pub mod philox;

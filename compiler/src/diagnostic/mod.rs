@@ -1,5 +1,9 @@
 //! Diagnostics as data; rendering is apart.
 
+mod similar;
+
+pub use similar::did_you_mean;
+
 use crate::source::Span;
 use serde::Serialize;
 

@@ -381,6 +381,7 @@ pub enum Word {
     Value(Expr),
     /// `name = value`.
     Setting(Name, Expr),
-    /// `,`, `->` or `|` between words.
+    /// `,`, `->` (as `'>'`), `|` or `:` between words; `=` as the first word of a clause that is a setting
+    /// (`weight_decay = 0` has the keyword `weight_decay`).
     Mark(char, Span),
 }

@@ -136,6 +136,54 @@ pub struct Entry {
     pub launches: Vec<Launch>,
 }
 
+impl TensorSpec {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Size in the arena.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.bytes()
+    }
+}
+
+impl InputBinding {
+    /// Elements per record: everything but the batch axis.
+    pub fn record_elements(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+
+    /// Records per call.
+    pub fn batch(&self) -> u64 {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    /// Size in the arena.
+    pub fn bytes(&self) -> u64 {
+        self.shape.iter().product::<u64>() * self.dtype.bytes()
+    }
+}
+
+impl OutputBinding {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Size in the arena.
+    pub fn bytes(&self) -> u64 {
+        self.elements() * self.dtype.bytes()
+    }
+}
+
+impl Manifest {
+    /// The entry of that name.
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
+
 /// A buffer that the host fills before each call of the entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputBinding {
@@ -198,6 +246,25 @@ pub enum Isa {
     X86V4,
     /// x86-64-v4 and AVX512_BF16.
     X86V4Bf16,
+}
+
+impl Isa {
+    /// All instruction sets, best first.
+    pub const ALL: [Isa; 3] = [Isa::X86V4Bf16, Isa::X86V4, Isa::X86V3];
+
+    /// The number that stands for it in the file format.
+    pub fn code(self) -> u64 {
+        match self {
+            Isa::X86V3 => 3,
+            Isa::X86V4 => 4,
+            Isa::X86V4Bf16 => 5,
+        }
+    }
+
+    /// Inverse of [`Isa::code`].
+    pub fn from_code(code: u64) -> Option<Self> {
+        Self::ALL.into_iter().find(|isa| isa.code() == code)
+    }
 }
 
 /// What the launcher must know of a kernel.

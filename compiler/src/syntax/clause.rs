@@ -1,0 +1,161 @@
+//! Clauses of `data` and `train` blocks.
+//!
+//! A clause begins at the start of a line, or within a line at a keyword of the block: `steps 2000  batch 16` are two. Within
+//! a line a keyword does not begin a clause where it can only be a word: behind `,`, `|`, `:` and `->`, before `=` and
+//! before a `(` that touches it. In a clause that is itself a setting (`rate = 0.5x`) the next `name =` begins a clause.
+
+use super::expression::plain_expression;
+use super::stream::{Read, Tokens, found, name, wrong_at};
+use super::token::{Kind, Symbol};
+use super::tree::{Clause, Word};
+use crate::diagnostic::Diagnostic;
+use nom::Parser;
+
+/// The keywords of each block, by the word that opens it. They only separate clauses within a line; which clauses exist
+/// is the checker's knowledge.
+const KEYWORDS: &[(&str, &[&str])] = &[
+    (
+        "train",
+        &[
+            "model",
+            "data",
+            "loss",
+            "metric",
+            "optimizer",
+            "schedule",
+            "steps",
+            "batch",
+            "precision",
+            "seed",
+            "evaluate",
+            "checkpoint",
+            "clip",
+            "memory",
+            "keep",
+            "sparsify",
+            "private",
+            "grow",
+            "rates",
+            "select",
+            "unlearn",
+            "finetune",
+            "freeze",
+            "accumulate",
+            "generate",
+            "group",
+        ],
+    ),
+    (
+        "data",
+        &[
+            "text",
+            "jsonl",
+            "csv",
+            "npy",
+            "npz",
+            "tokens",
+            "hash",
+            "tokenizer",
+            "split",
+            "shuffle",
+            "context",
+            "field",
+            "columns",
+            "input",
+            "target",
+            "header",
+            "scale",
+            "rows",
+        ],
+    ),
+    ("optimizer", &["group"]),
+    ("sparsify", &["weights", "activations", "from", "until", "every", "only", "except"]),
+    ("private", &["epsilon", "delta", "noise", "clip", "sampling", "filter", "accountant", "groups"]),
+    ("grow", &["depth", "width", "init", "optimizer", "schedule"]),
+    ("rates", &["hessian", "groups", "every", "auto", "probe"]),
+    ("select", &["budget", "probe", "groups", "every", "by"]),
+    ("unlearn", &["forget", "retain", "by", "steps"]),
+    ("finetune", &["from", "freeze", "only", "rank"]),
+    ("generate", &["every", "prompt", "tokens", "temperature", "top"]),
+];
+
+/// The keywords of the block that `word` opens.
+pub(super) fn keywords(word: &str) -> &'static [&'static str] {
+    KEYWORDS.iter().find(|(opener, _)| *opener == word).map_or(&[], |(_, keywords)| keywords)
+}
+
+/// `{ clauses }`. A clause that cannot be read is reported and left out.
+pub(super) fn block<'a>(input: Tokens<'a>, keywords: &'static [&'static str]) -> Read<'a, Vec<Clause>> {
+    let mut inside = input.deeper()?.as_words(keywords).advance().skip_newlines();
+    let mut clauses = Vec::new();
+    while !inside.at(Symbol::CloseBrace) && inside.kind() != Kind::End {
+        inside = match clause(inside) {
+            Ok((after, clause)) => {
+                clauses.push(clause);
+                after
+            }
+            Err(fault) => inside.recover(fault),
+        };
+        inside = inside.skip_newlines();
+    }
+    Ok((inside.advance().back_to(input), clauses))
+}
+
+fn clause(input: Tokens<'_>) -> Read<'_, Clause> {
+    let start = input.span();
+    let Ok((mut input, keyword)) = name(input) else { return Err(wrong_at(input, no_keyword(input))) };
+    let setting = input.at(Symbol::Equal);
+    let mut words = Vec::new();
+    while !input.at_end_of_line() && !input.at(Symbol::OpenBrace) && !begins_clause(input, setting, words.last()) {
+        let (after, word) = if setting && words.is_empty() { assignment(input) } else { word(input) }?;
+        input = if matches!(word, Word::Mark(sign, _) if sign != ':') { after.skip_newlines() } else { after };
+        words.push(word);
+    }
+    let mut inside = None;
+    if input.at(Symbol::OpenBrace) {
+        let (after, clauses) = block(input, keywords(&keyword.text))?;
+        (input, inside) = (after, Some(clauses));
+    }
+    Ok((input, Clause { keyword, words, block: inside, span: input.since(start) }))
+}
+
+fn no_keyword(input: Tokens<'_>) -> Diagnostic {
+    Diagnostic::error("E0115", input.span(), format!("{} does not begin a clause", found(input)))
+        .label("a clause begins with its keyword")
+        .help("write the keyword first, as in `steps 2000` or `weight_decay = 0.1`")
+}
+
+fn begins_clause(input: Tokens<'_>, setting: bool, before: Option<&Word>) -> bool {
+    let Some(word) = input.word_at(0) else { return false };
+    let behind_mark = matches!(before, Some(Word::Mark(..)));
+    match input.kind_at(1) {
+        Kind::Symbol(Symbol::Equal) => setting && !behind_mark,
+        _ => input.is_keyword(word) && !behind_mark && !calls(input),
+    }
+}
+
+/// Whether the next two tokens are a name and a `(` that touches it.
+fn calls(input: Tokens<'_>) -> bool {
+    input.kind_at(1) == Kind::Symbol(Symbol::OpenParen) && input.advance().touches()
+}
+
+/// The `=` of a clause that is a setting.
+fn assignment(input: Tokens<'_>) -> Read<'_, Word> {
+    Ok((input.advance(), Word::Mark('=', input.span())))
+}
+
+/// Signs between words, with the character that stands for them in the tree.
+const MARKS: [(Symbol, char); 4] =
+    [(Symbol::Comma, ','), (Symbol::RightArrow, '>'), (Symbol::Bar, '|'), (Symbol::Colon, ':')];
+
+fn word(input: Tokens<'_>) -> Read<'_, Word> {
+    if let Some((_, mark)) = MARKS.iter().find(|(symbol, _)| input.at(*symbol)) {
+        return Ok((input.advance(), Word::Mark(*mark, input.span())));
+    }
+    if input.kind_at(1) == Kind::Symbol(Symbol::Equal) && input.kind() == Kind::Name {
+        let (after, name) = name(input)?;
+        let (after, value) = plain_expression(after.advance().skip_newlines())?;
+        return Ok((after, Word::Setting(name, value)));
+    }
+    nom::combinator::map(plain_expression, Word::Value).parse(input)
+}

@@ -1,0 +1,184 @@
+//! Executes launches on the processor's threads.
+
+use super::{Arena, DeviceError, Pool, float};
+use crate::abi::{BUFFER_ALIGNMENT, StageFn};
+use crate::artifact::{Artifact, Isa, Launch, Variant};
+use crate::code::LoadedCode;
+use crate::memory::Mapping;
+
+/// A processor with one artifact's code loaded and its arena allocated.
+pub struct Cpu {
+    /// Keeps the code behind `kernels` alive.
+    _code: LoadedCode,
+    kernels: Vec<Kernel>,
+    isa: Isa,
+    arena: Arena,
+    pool: Pool,
+    scratch: Scratch,
+    /// Argument pointers of the launch at hand; as long as the longest list.
+    pointers: Vec<*mut u8>,
+}
+
+// SAFETY: `pointers` point into the arena that the same value owns.
+unsafe impl Send for Cpu {}
+
+struct Kernel {
+    stages: Vec<(StageFn, u64)>,
+    arguments: usize,
+}
+
+/// Private memory of the threads, a stride apart.
+struct Scratch {
+    memory: Mapping,
+    stride: usize,
+}
+
+impl Scratch {
+    fn of(&self, thread: usize) -> *mut u8 {
+        // SAFETY: allocated for all threads of the pool.
+        unsafe { self.memory.as_ptr().add(thread * self.stride) }
+    }
+}
+
+impl Cpu {
+    /// Loads the best variant (or the one wanted) and allocates everything that running will need.
+    ///
+    /// # Errors
+    /// When memory, threads or code for this processor are lacking.
+    pub fn new(artifact: &Artifact, threads: usize, wanted: Option<Isa>) -> Result<Self, DeviceError> {
+        let index = choose(&artifact.manifest.variants, wanted)?;
+        let variant = &artifact.manifest.variants[index];
+        let code = LoadedCode::load(&artifact.code[index].1)?;
+        let kernels = variant.kernels.iter().map(|kernel| Kernel {
+            stages: kernel.stages.iter().map(|stage| (symbol(&code, &stage.symbol), stage.tiles)).collect(),
+            arguments: kernel.buffer_bytes.len(),
+        });
+        let kernels: Vec<_> = kernels.collect();
+        let bytes = artifact.manifest.arena_bytes;
+        let arena = Arena::new(bytes).map_err(|error| DeviceError::Memory { what: "its arena", bytes, error })?;
+        let pool = Pool::new(threads).map_err(|error| DeviceError::Threads { threads, error })?;
+        let scratch = allocate_scratch(variant, pool.threads())?;
+        let arguments = kernels.iter().map(|kernel| kernel.arguments).max().unwrap_or(0);
+        let pointers = vec![std::ptr::null_mut(); arguments];
+        Ok(Self { _code: code, kernels, isa: variant.isa, arena, pool, scratch, pointers })
+    }
+
+    /// The instruction set of the loaded code.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Number of threads.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The memory.
+    pub fn arena(&self) -> &Arena {
+        &self.arena
+    }
+
+    /// The memory, to be written.
+    pub fn arena_mut(&mut self) -> &mut Arena {
+        &mut self.arena
+    }
+
+    /// Executes launches in order. They must belong to the verified artifact that this device was made for.
+    pub fn run(&mut self, launches: &[Launch]) {
+        float::with_mode(|| {
+            for launch in launches {
+                self.launch(launch);
+            }
+        });
+    }
+
+    fn launch(&mut self, launch: &Launch) {
+        let kernel = &self.kernels[launch.kernel as usize];
+        assert_eq!(launch.args.len(), kernel.arguments, "launches are verified against kernels");
+        for (pointer, &offset) in self.pointers.iter_mut().zip(&launch.args) {
+            // SAFETY: verified to lie in the arena.
+            *pointer = unsafe { self.arena.as_ptr().add(offset as usize) };
+        }
+        let arguments = Arguments(self.pointers.as_ptr());
+        let scratch = &self.scratch;
+        for &(stage, tiles) in &kernel.stages {
+            self.pool.run(tiles, &|thread, range| {
+                if !range.is_empty() {
+                    let arguments = arguments.get();
+                    // SAFETY: the compiler's promise for this stage; buffers verified, tiles disjoint between threads.
+                    unsafe { stage(arguments, u64::from(launch.instance), range.start, range.end, scratch.of(thread)) };
+                }
+            });
+        }
+    }
+}
+
+/// The argument list, shared by all threads of a stage.
+#[derive(Clone, Copy)]
+struct Arguments(*const *mut u8);
+
+impl Arguments {
+    fn get(&self) -> *const *mut u8 {
+        self.0
+    }
+}
+
+// SAFETY: the list is only read while a stage runs.
+unsafe impl Sync for Arguments {}
+
+fn symbol(code: &LoadedCode, name: &str) -> StageFn {
+    code.symbol(name).expect("verification has found every symbol")
+}
+
+fn allocate_scratch(variant: &Variant, threads: usize) -> Result<Scratch, DeviceError> {
+    let largest = variant.kernels.iter().map(|kernel| kernel.scratch_bytes).max().unwrap_or(0);
+    // A line more than needed keeps neighbours from sharing one.
+    let stride = largest.next_multiple_of(BUFFER_ALIGNMENT) + BUFFER_ALIGNMENT;
+    let bytes = stride * threads as u64;
+    let memory = Mapping::new(bytes as usize).map_err(|error| DeviceError::Memory {
+        what: "the threads' scratch",
+        bytes,
+        error,
+    })?;
+    Ok(Scratch { memory, stride: stride as usize })
+}
+
+fn choose(variants: &[Variant], wanted: Option<Isa>) -> Result<usize, DeviceError> {
+    let usable = |variant: &Variant| supported(variant.isa) && wanted.is_none_or(|wanted| wanted == variant.isa);
+    variants.iter().position(usable).ok_or_else(|| match wanted {
+        Some(wanted) => DeviceError::VariantUnavailable { wanted },
+        None => DeviceError::NoVariant { available: variants.iter().map(|variant| variant.isa).collect() },
+    })
+}
+
+/// Whether this processor executes code for that instruction set.
+#[cfg(target_arch = "x86_64")]
+pub fn supported(isa: Isa) -> bool {
+    let v3 = || {
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("lzcnt")
+            && is_x86_feature_detected!("movbe")
+    };
+    let v4 = || {
+        v3() && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+    };
+    match isa {
+        Isa::X86V3 => v3(),
+        Isa::X86V4 => v4(),
+        Isa::X86V4Bf16 => v4() && is_x86_feature_detected!("avx512bf16"),
+    }
+}
+
+/// Whether this processor executes code for that instruction set.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn supported(_: Isa) -> bool {
+    false
+}

@@ -1,0 +1,122 @@
+//! The artifact's file format: exact round trips, and a typed error for everything else.
+
+mod support;
+
+use proptest::prelude::*;
+use trainc_runtime::artifact::*;
+
+#[test]
+fn artifacts_survive_a_round_trip_through_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.trainx");
+    for artifact in [support::regression(), support::language_model()] {
+        artifact.write(&path).unwrap();
+        assert_eq!(Artifact::read(&path).unwrap(), artifact);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside the file");
+}
+
+#[test]
+fn every_flipped_bit_is_an_error() {
+    let bytes = support::divergent().to_bytes();
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert!(Artifact::from_bytes(&damaged).is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn every_truncation_and_any_extension_is_an_error() {
+    let mut bytes = support::divergent().to_bytes();
+    for length in 0..bytes.len() {
+        let error = Artifact::from_bytes(&bytes[..length]).unwrap_err();
+        assert!(matches!(error, ArtifactError::Foreign | ArtifactError::Length { .. }), "{length}: {error}");
+    }
+    bytes.push(0);
+    assert!(matches!(Artifact::from_bytes(&bytes), Err(ArtifactError::Length { .. })));
+}
+
+#[test]
+fn absurd_lengths_allocate_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.trainx");
+    let mut bytes = support::divergent().to_bytes();
+    bytes[16..32].copy_from_slice(&[0xff; 16]);
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(matches!(Artifact::read(&path), Err(ArtifactError::Length { expected: u64::MAX, .. })));
+}
+
+#[test]
+fn another_version_is_refused_with_advice() {
+    let mut bytes = support::divergent().to_bytes();
+    bytes[8] = 9;
+    let error = Artifact::from_bytes(&bytes).unwrap_err();
+    assert!(error.to_string().contains("compile the program again"), "{error}");
+}
+
+#[test]
+fn missing_files_are_named() {
+    let error = Artifact::read("no/such.trainx").unwrap_err();
+    assert!(error.to_string().starts_with("no/such.trainx:"), "{error}");
+}
+
+/// Re-encodes a changed artifact, digest and all, and returns the complaint.
+fn complaint(change: impl FnOnce(&mut Artifact)) -> String {
+    let mut artifact = support::regression();
+    change(&mut artifact);
+    Artifact::from_bytes(&artifact.to_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn contradictions_are_found_and_placed() {
+    let m = |change: fn(&mut Manifest)| complaint(|artifact| change(&mut artifact.manifest));
+    let cases = [
+        (m(|m| m.tensors[0].offset = 1 << 40), "tensor `w`: it does not fit into the arena"),
+        (m(|m| m.tensors[0].offset = u64::MAX - 1), "tensor `w`: it does not fit into the arena"),
+        (m(|m| m.tensors[0].shape = vec![1 << 40, 1 << 40]), "tensor `w`: it does not fit into the arena"),
+        (m(|m| m.tensors[0].offset = 68), "its offset 68 is not a multiple of 64"),
+        (m(|m| m.tensors[0].shape = vec![20]), "tensor `b`: it overlaps tensor `w`"),
+        (m(|m| m.tensors[0].offset = 0), "overlaps"),
+        (m(|m| m.tensors[1].name = "w".into()), "tensor `w`: its name is empty or used twice"),
+        (m(|m| m.control_offset = m.arena_bytes), "control block"),
+        (m(|m| m.entries[1].name = "step".into()), "entry `step`: its name"),
+        (m(|m| m.entries[0].inputs[0].offset = 64), "input `x` of `step`: it overlaps tensor `w`"),
+        (m(|m| m.entries[0].inputs[0].shape = vec![]), "input `x` of `step`: it has no batch axis"),
+        (m(|m| m.entries[0].outputs[0].offset = m.arena_bytes - 2), "output `loss` of `step`"),
+        (m(|m| m.entries[0].launches[0].kernel = 99), "launch 0 of `step`: there is no kernel 99"),
+        (m(|m| m.entries[0].launches[0].args.truncate(5)), "passes 5 buffers to `forward`, which takes 6"),
+        (m(|m| m.entries[0].launches[1].args[2] = m.arena_bytes - 64), "buffer 2 of `update` is misplaced"),
+        (m(|m| m.variants[0].kernels[0].stages[0].symbol = "nothing".into()), "the code does not define `nothing`"),
+        (m(|m| m.variants[0].kernels[0].stages.clear()), "it has no stages"),
+        (m(|m| m.variants[0].kernels[0].scratch_bytes = u64::MAX), "of scratch"),
+        (m(|m| m.variants.clear()), "other instruction sets"),
+        (m(|m| m.format = 2), "it says format 2"),
+        (complaint(|a| a.code[0].1[0].truncate(100)), "variant X86V3: object 0 is damaged"),
+        (complaint(|a| a.code[0].0 = Isa::X86V4), "other instruction sets"),
+    ];
+    for (complaint, expected) in cases {
+        assert!(complaint.contains(expected), "{complaint:?} should say {expected:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(Artifact::from_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn arbitrary_payloads_with_a_right_digest_never_panic(manifest in ".{0,60}", code in prop::collection::vec(any::<u8>(), 0..60)) {
+        let mut bytes = support::divergent().to_bytes()[..HEADER_BYTES].to_vec();
+        bytes[16..24].copy_from_slice(&(manifest.len() as u64).to_le_bytes());
+        bytes[24..32].copy_from_slice(&(code.len() as u64).to_le_bytes());
+        bytes.extend(manifest.bytes());
+        bytes.extend(&code);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&bytes[..32]).update(&bytes[64..]);
+        bytes[32..64].copy_from_slice(hasher.finalize().as_bytes());
+        let refused = matches!(Artifact::from_bytes(&bytes), Err(ArtifactError::Malformed { .. }));
+        prop_assert!(refused);
+    }
+}

@@ -1,0 +1,48 @@
+//! `trainc check`: what is known of a program before its first step.
+
+use super::{arguments::Check, failure::Failure, output, sources, table::Table};
+use std::collections::BTreeMap;
+use trainc::{compile::Compilation, program::Parameter};
+
+/// Checks a program and prints its parameters by group, its work, its memory and its launches.
+pub fn check(arguments: &Check) -> Result<(), Failure> {
+    let (compilation, _, _) = sources::compile(&arguments.program)?;
+    print!("{}", report(&compilation));
+    if arguments.json {
+        output::json(&compilation.summary());
+    }
+    Ok(())
+}
+
+fn report(compilation: &Compilation) -> String {
+    let summary = compilation.summary();
+    let memory = &compilation.plan.report;
+    let mut facts = Table::new(&["", ""]);
+    let mut fact = |name: &str, value: String| facts.row([name.to_string(), value]);
+    fact("parameters", format!("{} ({} trained)", output::count(summary.parameters as f64), output::count(summary.trainable_parameters as f64)));
+    fact("FLOPs per step", output::count(summary.flops_per_step as f64));
+    fact("peak memory", format!("{} ({} B)", output::bytes(summary.peak_bytes), summary.peak_bytes));
+    fact("  persistent", output::bytes(memory.persistent_bytes));
+    fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
+    fact("launches per step", summary.launches_per_step.to_string());
+    fact("distinct kernels", summary.distinct_kernels.to_string());
+    format!("{}: {} steps of {} {}\n\n{}\n{}", summary.name, compilation.program.train.steps, compilation.program.train.items_per_step, compilation.program.train.item, groups(&compilation.program.parameters), facts.render().trim_start())
+}
+
+/// Parameters by their set of roles.
+fn groups(parameters: &[Parameter]) -> String {
+    let mut groups: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for parameter in parameters {
+        let name = if parameter.roles.is_empty() { "(no role)".into() } else { parameter.roles.join(" ") };
+        let elements: u64 = parameter.shape.iter().product();
+        let group = groups.entry(name).or_default();
+        group.0 += 1;
+        group.1 += elements;
+        group.2 += if parameter.trainable { elements } else { 0 };
+    }
+    let mut table = Table::new(&["roles", "tensors", "parameters", "trained"]);
+    for (name, (tensors, elements, trained)) in groups {
+        table.row([name, tensors.to_string(), elements.to_string(), trained.to_string()]);
+    }
+    table.render()
+}

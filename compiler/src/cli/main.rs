@@ -1,0 +1,50 @@
+//! The command line of trainc: the only place in this crate that touches files and terminals.
+
+mod arguments;
+mod bench;
+mod check;
+mod compile;
+mod explain;
+mod failure;
+mod fmt;
+mod generate;
+mod inspect;
+mod output;
+mod plan;
+mod progress;
+mod run;
+mod sources;
+mod table;
+
+use arguments::{Arguments, Command};
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A reader that goes away (`trainc plan F | head`) ends the process quietly instead of as a panic.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    match dispatch(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit_code()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Check(arguments) => check::check(&arguments),
+        Command::Compile(arguments) => compile::compile(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Resume(arguments) => run::resume(&arguments),
+        Command::Evaluate(arguments) => run::evaluate(&arguments),
+        Command::Generate(arguments) => generate::generate(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Fmt(arguments) => fmt::fmt(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
+        Command::Inspect(arguments) => inspect::inspect(&arguments),
+    }
+}

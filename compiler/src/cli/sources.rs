@@ -1,0 +1,119 @@
+//! Programs from the file system: the root file, its imports, and what identifies them.
+
+use super::{arguments, failure::Failure, output};
+use std::path::{Path, PathBuf};
+use trainc::{
+    check::{self, Sources},
+    compile::{Compilation, Provenance},
+    diagnostic::{self, Diagnostic},
+    program::Program,
+    source::{FileId, SourceMap, Span},
+    syntax,
+};
+
+/// Files read so far.
+#[derive(Default)]
+pub struct FileSources {
+    map: SourceMap,
+    /// Where each file of `map` lies; `None` for the standard library.
+    paths: Vec<Option<PathBuf>>,
+}
+
+impl FileSources {
+    fn read(&mut self, path: &Path) -> Result<FileId, String> {
+        let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let name = path.display().to_string();
+        let file = self.map.add(name, String::new());
+        let text = syntax::decode(file, &bytes).map_err(|diagnostic| diagnostic.message.clone())?;
+        self.map.replace(file, text);
+        self.remember(file, path);
+        Ok(file)
+    }
+
+    fn remember(&mut self, file: FileId, path: &Path) {
+        self.paths.resize(file.0 as usize + 1, None);
+        self.paths[file.0 as usize] = Some(path.to_path_buf());
+    }
+}
+
+impl Sources for FileSources {
+    fn map(&mut self) -> &mut SourceMap {
+        &mut self.map
+    }
+
+    fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic> {
+        let importer = self.paths.get(from.0 as usize).cloned().flatten();
+        let folder = importer.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        self.read(&folder.join(path)).map_err(|reason| check::import_failed(span, path, &reason))
+    }
+}
+
+/// A checked program and all that is needed to talk about it.
+pub struct Loaded {
+    /// The program.
+    pub program: Program,
+    /// Its texts.
+    pub map: SourceMap,
+    /// Its identity.
+    pub provenance: Provenance,
+}
+
+/// Reads and checks a program; warnings go to standard error.
+///
+/// # Errors
+/// [`Failure::Misuse`] if the file cannot be read, [`Failure::Program`] if it is wrong.
+pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
+    let settings = settings(&arguments.set)?;
+    let mut sources = FileSources::default();
+    let root = sources.read(&arguments.file).map_err(Failure::Misuse)?;
+    match check::check(&mut sources, root, &settings) {
+        Ok(program) => {
+            eprint!("{}", output::render(&sources.map, &program.warnings));
+            let provenance = provenance(&sources.map, root, &settings);
+            Ok(Loaded { program, map: sources.map, provenance })
+        }
+        Err(diagnostics) => Err(Failure::Program(output::render(&sources.map, &diagnostics))),
+    }
+}
+
+/// Reads, checks, rewrites and schedules a program.
+///
+/// # Errors
+/// As [`load`]; [`Failure::Program`] too if no schedule meets the memory budget.
+pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap, Provenance), Failure> {
+    let start = std::time::Instant::now();
+    let loaded = load(arguments)?;
+    let check_ms = start.elapsed().as_secs_f64() * 1e3;
+    let budget = loaded.program.train.memory;
+    let mut compilation = Compilation::new(loaded.program).map_err(|error| match budget {
+        Some((_, span)) => {
+            let diagnostic = diagnostic::Diagnostic::error("E0801", span, error.to_string());
+            Failure::Program(output::render(&loaded.map, &[diagnostic]))
+        }
+        None => Failure::Program(format!("error: {error}\n")),
+    })?;
+    compilation.milliseconds.insert("check", check_ms);
+    Ok((compilation, loaded.map, loaded.provenance))
+}
+
+fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let split = |setting: &String| {
+        let (name, value) = setting.split_once('=').ok_or_else(|| {
+            Failure::Misuse(format!("--set {setting}: write it as NAME=VALUE, e.g. --set width=256"))
+        })?;
+        Ok((name.trim().to_string(), value.trim().to_string()))
+    };
+    set.iter().map(split).collect()
+}
+
+/// Hashes every text that the program is made of, with its settings.
+fn provenance(map: &SourceMap, root: FileId, settings: &[(String, String)]) -> Provenance {
+    let mut hasher = blake3::Hasher::new();
+    let texts = map.iter().map(|(_, file)| file.text.as_str());
+    let settings = settings.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    for part in texts.chain(settings) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    Provenance { text: map.file(root).text.clone(), digest: hasher.finalize().to_hex().to_string() }
+}

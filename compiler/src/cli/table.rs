@@ -1,0 +1,57 @@
+//! Tables of text: columns as wide as their widest cell, numbers to the right.
+
+/// A table under construction.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these column heads.
+    pub fn new(heads: &[&str]) -> Self {
+        Self { rows: vec![heads.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row of as many cells as there are heads.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table as lines, each ending in a newline.
+    pub fn render(&self) -> String {
+        let columns = self.rows[0].len();
+        let widths: Vec<usize> = (0..columns).map(|column| self.width(column)).collect();
+        let right: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
+        self.rows.iter().map(|row| line(row, &widths, &right)).collect()
+    }
+
+    fn width(&self, column: usize) -> usize {
+        self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+    }
+
+    /// Whether all cells below the head start with a digit, a sign or nothing.
+    fn is_numeric(&self, column: usize) -> bool {
+        let starts_numeric = |cell: &String| cell.chars().next().is_none_or(|c| c.is_ascii_digit() || c == '-');
+        self.rows.len() > 1 && self.rows[1..].iter().all(|row| starts_numeric(&row[column]))
+    }
+}
+
+fn line(row: &[String], widths: &[usize], right: &[bool]) -> String {
+    let cells = row.iter().zip(widths).zip(right).map(|((cell, &width), &right)| {
+        if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+    });
+    let joined = cells.collect::<Vec<_>>().join("  ");
+    format!("{}\n", joined.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_go_left_and_numbers_right() {
+        let mut table = Table::new(&["group", "size"]);
+        table.row(["norms".into(), "12".into()]);
+        table.row(["x".into(), "3".into()]);
+        assert_eq!(table.render(), "group  size\nnorms    12\nx         3\n");
+    }
+}

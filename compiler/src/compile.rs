@@ -1,0 +1,177 @@
+//! The way of a checked program to its artifact: rewrite, schedule, generate code.
+
+use crate::{
+    graph::Graph,
+    program::Program,
+    rewrite::{self, Rewritten},
+    schedule::{self, Plan, Request, ScheduleError},
+};
+use serde::Serialize;
+use std::{collections::BTreeMap, time::Instant};
+use trainc_kernels::CodegenError;
+use trainc_runtime::artifact::{Artifact, FORMAT_VERSION, Isa, Manifest, TrainSpec, Variant};
+
+/// A program on its way: all that is known before code is generated.
+#[derive(Debug)]
+pub struct Compilation {
+    /// The checked program.
+    pub program: Program,
+    /// Its entries after rewriting, by name: `step`, `evaluate`, `generate`.
+    pub entries: Vec<(&'static str, Rewritten)>,
+    /// Kernels, launches and offsets.
+    pub plan: Plan,
+    /// Wall-clock milliseconds by stage.
+    pub milliseconds: BTreeMap<&'static str, f64>,
+}
+
+impl Compilation {
+    /// Rewrites and schedules every entry of a program.
+    ///
+    /// # Errors
+    /// If the schedule cannot be made, e.g. within the memory budget.
+    pub fn new(program: Program) -> Result<Self, ScheduleError> {
+        let mut milliseconds = BTreeMap::new();
+        let entries = timed(&mut milliseconds, "rewrite", || rewrite_entries(&program));
+        let plan = timed(&mut milliseconds, "schedule", || {
+            let graphs: Vec<(&str, &Graph)> =
+                entries.iter().map(|(name, rewritten)| (*name, &rewritten.graph)).collect();
+            let memory_budget = program.train.memory.map(|(bytes, _)| bytes);
+            schedule::schedule(&Request { program: &program, entries: &graphs, memory_budget })
+        })?;
+        Ok(Self { program, entries, plan, milliseconds })
+    }
+
+    /// Generates code for these instruction sets and packs the artifact. `sources` identifies the program: its text,
+    /// imports and settings.
+    ///
+    /// # Errors
+    /// If a kernel cannot be lowered, which is a defect of the compiler.
+    pub fn artifact(&mut self, isas: &[Isa], sources: &Provenance) -> Result<Artifact, CodegenError> {
+        let start = Instant::now();
+        let mut variants = Vec::new();
+        let mut code = Vec::new();
+        for &isa in isas {
+            let compiled = trainc_kernels::compile(&self.plan.kernels, isa, &trainc_kernels::Options::default())?;
+            variants.push(Variant { isa, kernels: compiled.specs });
+            code.push((isa, compiled.objects));
+        }
+        self.milliseconds.insert("codegen", start.elapsed().as_secs_f64() * 1e3);
+        Ok(Artifact { manifest: self.manifest(variants, sources), code })
+    }
+
+    fn manifest(&self, variants: Vec<Variant>, sources: &Provenance) -> Manifest {
+        Manifest {
+            format: FORMAT_VERSION,
+            name: self.program.name.clone(),
+            program_digest: sources.digest.clone(),
+            compiler: env!("CARGO_PKG_VERSION").into(),
+            source: sources.text.clone(),
+            arena_bytes: self.plan.arena_bytes,
+            control_offset: self.plan.control_offset,
+            tensors: self.plan.tensors.clone(),
+            entries: self.plan.entries.clone(),
+            variants,
+            data: self.program.data.clone(),
+            train: self.train_spec(),
+        }
+    }
+
+    fn train_spec(&self) -> TrainSpec {
+        let train = &self.program.train;
+        TrainSpec {
+            steps: train.steps,
+            seed: train.seed,
+            evaluate_every: train.evaluate_every,
+            evaluate_batches: train.evaluate_batches,
+            checkpoint_every: train.checkpoint_every,
+            keep: train.keep,
+            items_per_step: train.items_per_step,
+            item: train.item.clone(),
+            flops_per_step: self.flops_per_step(),
+        }
+    }
+
+    /// Floating-point operations of the matrix products of one step, two per multiply-add.
+    pub fn flops_per_step(&self) -> u64 {
+        self.plan.entry_facts("step").map_or(0, |facts| facts.flops)
+    }
+
+    /// What `check --json` and `compile --json` print.
+    pub fn summary(&self) -> Summary {
+        let elements = |shape: &[u64]| shape.iter().product::<u64>();
+        let parameters = &self.program.parameters;
+        Summary {
+            name: self.program.name.clone(),
+            parameters: parameters.iter().map(|parameter| elements(&parameter.shape)).sum(),
+            trainable_parameters: parameters
+                .iter()
+                .filter(|parameter| parameter.trainable)
+                .map(|parameter| elements(&parameter.shape))
+                .sum(),
+            flops_per_step: self.flops_per_step(),
+            peak_bytes: self.plan.arena_bytes,
+            launches_per_step: self.plan.entry("step").map_or(0, |entry| entry.launches.len()),
+            distinct_kernels: self.plan.kernels.len(),
+            e_nodes: self.entries.iter().map(|(_, rewritten)| rewritten.report.e_nodes()).sum(),
+            phases: 1,
+            privacy: None,
+            compile_ms: self.milliseconds.clone(),
+        }
+    }
+}
+
+/// The facts about a program that scripts read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The model.
+    pub name: String,
+    /// Numbers in all parameters.
+    pub parameters: u64,
+    /// Numbers that the optimizer moves.
+    pub trainable_parameters: u64,
+    /// Floating-point operations of one step.
+    pub flops_per_step: u64,
+    /// Bytes of the arena: exactly what a run allocates for tensors.
+    pub peak_bytes: u64,
+    /// Kernel launches of one step.
+    pub launches_per_step: usize,
+    /// Kernels that code is generated for.
+    pub distinct_kernels: usize,
+    /// Size of all e-graphs after saturation.
+    pub e_nodes: usize,
+    /// Phases of training.
+    pub phases: u32,
+    /// The privacy budget; `null` for programs that are not private.
+    pub privacy: Option<()>,
+    /// Milliseconds by stage.
+    pub compile_ms: BTreeMap<&'static str, f64>,
+}
+
+/// Where an artifact comes from.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    /// The program's text.
+    pub text: String,
+    /// blake3 over all sources and settings, in hex.
+    pub digest: String,
+}
+
+fn rewrite_entries(program: &Program) -> Vec<(&'static str, Rewritten)> {
+    let graphs = [
+        ("step", Some(&program.step)),
+        ("evaluate", program.evaluate.as_ref()),
+        ("generate", program.generate.as_ref()),
+    ];
+    let options = rewrite::Options::default();
+    graphs
+        .into_iter()
+        .filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, &options))))
+        .collect()
+}
+
+fn timed<T>(milliseconds: &mut BTreeMap<&'static str, f64>, stage: &'static str, work: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = work();
+    milliseconds.insert(stage, start.elapsed().as_secs_f64() * 1e3);
+    result
+}

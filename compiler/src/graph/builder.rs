@@ -151,4 +151,32 @@ impl Graph {
     pub fn project(&mut self, whole: NodeId, index: u32) -> NodeId {
         self.add(Op::Project { index }, &[whole])
     }
+
+    /// `a * b`, without a multiplication where one of them is 1 throughout.
+    pub fn product(&mut self, a: NodeId, b: NodeId) -> NodeId {
+        match (self.splat(a), self.splat(b)) {
+            (Some(1.0), _) => b,
+            (_, Some(1.0)) => a,
+            (Some(x), Some(y)) => self.full_like(x * y, a),
+            _ => self.times(a, b),
+        }
+    }
+
+    /// `-x`, folded if x is constant or itself a negation.
+    pub fn negative(&mut self, x: NodeId) -> NodeId {
+        match (self.splat(x), &self.node(x).op) {
+            (Some(value), _) => self.full_like(-value, x),
+            (_, Op::Unary(Unary::Neg)) => self.operands(x)[0],
+            _ => self.unary(Unary::Neg, x),
+        }
+    }
+
+    /// The sum over some axes, folded if x is constant.
+    pub fn total(&mut self, x: NodeId, axes: &[usize]) -> NodeId {
+        let Some(value) = self.splat(x) else { return self.sum(x, axes) };
+        let shape = self.shape(x);
+        let terms: u64 = axes.iter().map(|&axis| shape[axis]).product();
+        let kept: Vec<u64> = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+        self.full(value * terms as f64, &kept)
+    }
 }

@@ -11,20 +11,25 @@
 //! * [`Op::Carry`] is what an instance receives from the one before: `init` in the first, else `next` of the
 //!   previous instance (of the following one if the carry is `reversed`, as in backward passes);
 //! * a node in a scope may use any root node directly (the same value in every instance);
-//! * out of a scope lead only [`Op::Last`] (the `next` of a carry after the last instance), [`Op::Stack`] (all
+//! * out of a scope lead only [`Op::Last`] (the `next` of a carry after the last instance; after instance 0
+//!   if it is reversed), [`Op::Stack`] (all
 //!   instances, stacked) and [`Op::SumInstances`] (their sum, in the order of instances).
 //!
 //! Nested repeats are unrolled into the body of the outer one when the graph is built. So the graph's size, and all work
 //! on it, is independent of depth.
 
 mod builder;
+mod interpret;
 mod op;
 mod ops;
 mod tensor;
+mod value;
 
+pub use interpret::{Bindings, Evaluation, InterpretError, Rounding, interpret};
 pub use op::{AttentionSpec, Contraction, ControlField, Mask, Op};
 pub use ops::{Doc, docs};
 pub use tensor::{MAX_ELEMENTS, MAX_RANK, Real, ShapeError, TensorType};
+pub use value::Tensor;
 
 use crate::source::Span;
 use petgraph::{Direction, graph::DiGraph, visit::EdgeRef};

@@ -1,7 +1,11 @@
 //! Matrix products of any rank: einsums of two operands.
 
-use super::{Doc, Rule, exactly, expect_float, refuse};
-use crate::graph::{Contraction, ShapeError, TensorType};
+use super::{Call, Doc, Rule, exactly, expect_float, refuse};
+use crate::graph::{
+    Contraction, InterpretError, NodeId, ShapeError, Tensor, TensorType,
+    interpret::Moment,
+    value::{offsets, round_factor},
+};
 use std::collections::BTreeMap;
 
 pub(super) struct Contract(pub Contraction);
@@ -37,6 +41,30 @@ impl Rule for Contract {
             None => refuse(format!("contraction: labels {out:?} are not all labels of the operands")),
         }
     }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let [a, b] = [operands[0], operands[1]].map(|operand| operand.map(|x| round_factor(self.0.precision, x)));
+        let ty = self.infer(&[&a.ty, &b.ty]).map_err(|error| InterpretError(error.0))?;
+        let Contraction { lhs, rhs, out, .. } = &self.0;
+        let summed: Vec<u8> = lhs.iter().copied().filter(|label| !out.contains(label)).collect();
+        let extents: Vec<u64> = summed.iter().map(|label| a.shape()[position(lhs, *label)]).collect();
+        let places = |x: &Tensor, own: &[u8], labels: &[u8], extents: &[u64]| offsets(extents, &along(x, own, labels));
+        let outer = places(&a, lhs, out, &ty.shape).into_iter().zip(places(&b, rhs, out, &ty.shape));
+        let (inner_a, inner_b) = (places(&a, lhs, &summed, &extents), places(&b, rhs, &summed, &extents));
+        let element = |(at_a, at_b): (usize, usize)| {
+            inner_a.iter().zip(&inner_b).map(|(i, j)| a.data[at_a + i] * b.data[at_b + j]).sum()
+        };
+        Ok(Tensor::new(ty, outer.map(element).collect()))
+    }
+
+    fn gradient(&self, call: &mut Call, operand: usize) -> Option<NodeId> {
+        let Contraction { lhs, rhs, out, precision } = &self.0;
+        let (a, b, seed) = (call.operands[0], call.operands[1], call.seed);
+        Some(match operand {
+            0 => call.graph.contract(seed, b, [out, rhs, lhs], *precision),
+            _ => call.graph.contract(a, seed, [lhs, out, rhs], *precision),
+        })
+    }
 }
 
 /// Gives the labels of an operand their extents; a label that has one must have the same.
@@ -63,4 +91,14 @@ fn expect_distinct(labels: &[u8]) -> Result<(), ShapeError> {
     } else {
         refuse(format!("contraction: a label occurs twice in {labels:?}"))
     }
+}
+
+/// Strides of an operand along these labels; 0 along those that it does not have.
+fn along(operand: &Tensor, own: &[u8], labels: &[u8]) -> Vec<u64> {
+    let strides = operand.strides();
+    labels.iter().map(|label| own.iter().position(|other| other == label).map_or(0, |axis| strides[axis])).collect()
+}
+
+fn position(labels: &[u8], label: u8) -> usize {
+    labels.iter().position(|&other| other == label).expect("a summed label is a label of both operands")
 }

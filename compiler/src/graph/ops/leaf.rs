@@ -1,8 +1,11 @@
 //! Operations without operands: constants and what is fed to a step.
 
 use super::{Doc, Rule, exactly};
-use crate::graph::{ControlField, Real, ScopeId, ShapeError, TensorType};
-use trainc_runtime::artifact::DType;
+use crate::graph::{
+    Bindings, ControlField, InterpretError, Real, ShapeError, Tensor, TensorType, interpret::Moment, value::offsets,
+};
+use std::collections::HashMap;
+use trainc_runtime::{artifact::DType, philox::Draw};
 
 pub(super) struct Constant {
     pub value: Real,
@@ -18,6 +21,10 @@ impl Rule for Constant {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, ShapeError> {
         exactly::<0>("a constant", operands)?;
         Ok(TensorType { dtype: self.dtype, shape: Vec::new() })
+    }
+
+    fn evaluate(&self, _operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        Ok(Tensor::full(TensorType { dtype: self.dtype, shape: Vec::new() }, self.value.get()))
     }
 }
 
@@ -37,6 +44,12 @@ impl Rule for Iota {
         let ty = TensorType::i32(self.shape.clone());
         super::extent("positions", &ty, self.axis)?;
         Ok(ty)
+    }
+
+    fn evaluate(&self, _operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let along: Vec<u64> = (0..self.shape.len()).map(|axis| u64::from(axis == self.axis)).collect();
+        let data = offsets(&self.shape, &along).into_iter().map(|i| i as f64).collect();
+        Ok(Tensor::new(TensorType::i32(self.shape.clone()), data))
     }
 }
 
@@ -60,6 +73,10 @@ impl Rule for Input {
         exactly::<0>("an input", operands)?;
         Ok(self.ty.clone())
     }
+
+    fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
+        bound("input", &at.bindings.inputs, self.index)
+    }
 }
 
 pub(super) struct Parameter {
@@ -81,6 +98,10 @@ impl Rule for Parameter {
     fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, ShapeError> {
         exactly::<0>("a parameter", operands)?;
         Ok(TensorType::f32(self.shape.clone()))
+    }
+
+    fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
+        bound("parameter", &at.bindings.parameters, self.index)
     }
 }
 
@@ -104,6 +125,10 @@ impl Rule for State {
         exactly::<0>("a state", operands)?;
         Ok(TensorType::f32(self.shape.clone()))
     }
+
+    fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
+        bound("state", &at.bindings.states, self.index)
+    }
 }
 
 pub(super) struct Control(pub ControlField);
@@ -123,12 +148,19 @@ impl Rule for Control {
         exactly::<0>("a control number", operands)?;
         Ok(TensorType::i32([]))
     }
+
+    fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
+        let number = match self.0 {
+            ControlField::Step => at.bindings.step,
+            ControlField::Steps => at.bindings.steps,
+        };
+        Ok(Tensor::full(TensorType::i32([]), f64::from(number)))
+    }
 }
 
 pub(super) struct Random {
     pub stream: u32,
     pub shape: Vec<u64>,
-    pub scope: ScopeId,
 }
 
 impl Random {
@@ -151,4 +183,16 @@ impl Rule for Random {
             Err(_) => super::refuse(format!("a draw has fewer than 2^32 elements, and this is {ty}")),
         }
     }
+
+    fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
+        let Bindings { seed, step, .. } = *at.bindings;
+        let draw = Draw { seed, stream: self.stream, step, instance: at.instance as u32 };
+        let ty = TensorType::f32(self.shape.clone());
+        let data = (0..ty.elements() as u32).map(|element| f64::from(draw.uniform(element))).collect();
+        Ok(Tensor::new(ty, data))
+    }
+}
+
+fn bound(what: &str, values: &HashMap<u32, Tensor>, index: u32) -> Result<Tensor, InterpretError> {
+    values.get(&index).cloned().ok_or_else(|| InterpretError(format!("{what} {index} is not bound")))
 }

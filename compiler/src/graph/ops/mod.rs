@@ -12,7 +12,7 @@ mod movement;
 mod reduction;
 mod scope;
 
-use super::{Op, ShapeError, TensorType};
+use super::{Graph, InterpretError, NodeId, Op, ShapeError, Tensor, TensorType, interpret::Moment};
 use trainc_runtime::artifact::DType;
 
 /// What people read about an operation.
@@ -39,6 +39,55 @@ pub(super) trait Rule {
     fn further_results(&self, _operands: &[&TensorType]) -> Vec<TensorType> {
         Vec::new()
     }
+
+    /// The value, for operands of types that [`Rule::infer`] accepts. Operations that lead through or out of a scope
+    /// are given the values of the instances that they depend on.
+    fn evaluate(&self, operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError>;
+
+    /// The value of a further result.
+    fn further_value(&self, index: u32, _operands: &[&Tensor]) -> Result<Tensor, InterpretError> {
+        Err(InterpretError(format!("no result {index}")))
+    }
+
+    /// Whether a gradient of the result can depend on this operand.
+    fn passes_gradient(&self, _operand: usize) -> bool {
+        true
+    }
+
+    /// Builds what flows back to an operand that passes a gradient. `None`: it is not known how.
+    fn gradient(&self, _call: &mut Call, _operand: usize) -> Option<NodeId> {
+        None
+    }
+}
+
+/// A node whose gradient is being built.
+pub(super) struct Call<'g> {
+    /// Where to build.
+    pub graph: &'g mut Graph,
+    /// The node.
+    pub node: NodeId,
+    /// Its operands.
+    pub operands: Vec<NodeId>,
+    /// The gradient of the node.
+    pub seed: NodeId,
+}
+
+impl Call<'_> {
+    /// Type of an operand.
+    fn ty(&self, operand: usize) -> TensorType {
+        self.graph.node(self.operands[operand]).ty.clone()
+    }
+
+    /// `seed * factor`.
+    fn seed_times(&mut self, factor: NodeId) -> NodeId {
+        self.graph.product(self.seed, factor)
+    }
+
+    /// `-seed * factor`.
+    fn minus_seed_times(&mut self, factor: NodeId) -> NodeId {
+        let product = self.seed_times(factor);
+        self.graph.negative(product)
+    }
 }
 
 macro_rules! table {
@@ -46,7 +95,7 @@ macro_rules! table {
         /// The definition of an operation.
         pub(super) fn rule(op: &Op) -> Box<dyn Rule> {
             match op {
-                $(Op::$name $(($inner))? $({ $($field),* })? => {
+                $(Op::$name $(($inner))? $({ $($field,)* .. })? => {
                     Box::new($module::$name $(($inner.clone()))? $({ $($field: $field.clone()),* })?)
                 })*
             }
@@ -73,7 +122,7 @@ table! {
     leaf Parameter { index, shape };
     leaf State { index, shape };
     leaf Control(field);
-    leaf Random { stream, shape, scope };
+    leaf Random { stream, shape };
     elementwise Unary(function);
     elementwise Binary(function);
     elementwise Select;
@@ -92,8 +141,8 @@ table! {
     movement Scatter { rows };
     reduction Reduce { kind, axes };
     contraction Contract(labels);
-    scope Layer { scope };
-    scope Carry { scope, index };
+    scope Layer {};
+    scope Carry {};
     scope Last;
     scope Stack { count };
     scope SumInstances;

@@ -1,7 +1,13 @@
 //! Operations that place elements elsewhere.
 
-use super::{Doc, Rule, axes_of, exactly, expect_ascending, expect_float, expect_integer, extent, refuse, with_extent};
-use crate::graph::{ShapeError, TensorType};
+use super::{
+    Call, Doc, Rule, axes_of, exactly, expect_ascending, expect_float, expect_integer, extent, refuse, with_extent,
+};
+use crate::graph::{
+    InterpretError, NodeId, Op, ShapeError, Tensor, TensorType,
+    interpret::Moment,
+    value::{offsets, strides},
+};
 
 pub(super) struct Broadcast {
     pub axes: Vec<usize>,
@@ -27,6 +33,19 @@ impl Rule for Broadcast {
             return refuse(format!("broadcast of {x} to axes {:?} of shape {:?}", self.axes, self.shape));
         }
         Ok(TensorType { dtype: x.dtype, shape: self.shape.clone() })
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let mut along = vec![0; self.shape.len()];
+        for (&axis, stride) in self.axes.iter().zip(operands[0].strides()) {
+            along[axis] = stride;
+        }
+        Ok(operands[0].pick(&self.shape, offsets(&self.shape, &along).into_iter()))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let new: Vec<usize> = (0..self.shape.len()).filter(|axis| !self.axes.contains(axis)).collect();
+        Some(call.graph.total(call.seed, &new))
     }
 }
 
@@ -54,6 +73,15 @@ impl Rule for Reshape {
         }
         Ok(ty)
     }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        Ok(operands[0].pick(&self.shape, 0..operands[0].data.len()))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let shape = call.ty(0).shape;
+        Some(call.graph.reshape(call.seed, &shape))
+    }
 }
 
 pub(super) struct Permute {
@@ -79,6 +107,21 @@ impl Rule for Permute {
             return refuse(format!("{:?} is not an order of the {} of {x}", self.axes, axes_of(x)));
         }
         Ok(TensorType { dtype: x.dtype, shape: self.axes.iter().map(|&axis| x.shape[axis]).collect() })
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let (strides, extents) = (operands[0].strides(), operands[0].shape());
+        let shape: Vec<u64> = self.axes.iter().map(|&axis| extents[axis]).collect();
+        let along: Vec<u64> = self.axes.iter().map(|&axis| strides[axis]).collect();
+        Ok(operands[0].pick(&shape, offsets(&shape, &along).into_iter()))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let mut inverse = vec![0; self.axes.len()];
+        for (result, &operand) in self.axes.iter().enumerate() {
+            inverse[operand] = result;
+        }
+        Some(call.graph.permute(call.seed, &inverse))
     }
 }
 
@@ -110,6 +153,18 @@ impl Rule for Slice {
             )),
         }
     }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let x = operands[0];
+        let (strides, shape) = (x.strides(), with_extent(&x.ty, self.axis, self.length).shape);
+        let start = (self.start * strides[self.axis]) as usize;
+        Ok(x.pick(&shape, offsets(&shape, &strides).into_iter().map(|offset| start + offset)))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let after = call.ty(0).shape[self.axis] - self.start - self.length;
+        Some(call.graph.add(Op::Pad { axis: self.axis, before: self.start, after }, &[call.seed]))
+    }
 }
 
 pub(super) struct Pad {
@@ -136,6 +191,19 @@ impl Rule for Pad {
             Some(extent) => Ok(with_extent(x, self.axis, extent)),
             None => refuse(format!("pad of {x} by {} and {} is too large", self.before, self.after)),
         }
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let x = operands[0];
+        let extent = self.before + x.shape()[self.axis] + self.after;
+        let mut y = Tensor::full(with_extent(&x.ty, self.axis, extent), 0.0);
+        place(&mut y, x, self.axis, self.before);
+        Ok(y)
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let length = call.ty(0).shape[self.axis];
+        Some(call.graph.slice(call.seed, self.axis, self.before, length))
     }
 }
 
@@ -165,6 +233,23 @@ impl Rule for Concat {
             total = total.saturating_add(along);
         }
         Ok(with_extent(first, self.axis, total))
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let total = operands.iter().map(|x| x.shape()[self.axis]).sum();
+        let mut y = Tensor::full(with_extent(&operands[0].ty, self.axis, total), 0.0);
+        let mut start = 0;
+        for x in operands {
+            place(&mut y, x, self.axis, start);
+            start += x.shape()[self.axis];
+        }
+        Ok(y)
+    }
+
+    fn gradient(&self, call: &mut Call, operand: usize) -> Option<NodeId> {
+        let start = (0..operand).map(|before| call.ty(before).shape[self.axis]).sum();
+        let length = call.ty(operand).shape[self.axis];
+        Some(call.graph.slice(call.seed, self.axis, start, length))
     }
 }
 
@@ -198,6 +283,17 @@ impl Rule for Window {
         let mut shape = x.shape.clone();
         shape.splice(self.axis..=self.axis, [(available - self.size) / self.stride + 1, self.size]);
         Ok(TensorType { dtype: x.dtype, shape })
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let shape = self.infer(&[&operands[0].ty]).map_err(|error| InterpretError(error.0))?.shape;
+        let strides = window_strides(operands[0].shape(), self.axis, self.stride);
+        Ok(operands[0].pick(&shape, offsets(&shape, &strides).into_iter()))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let extent = call.ty(0).shape[self.axis];
+        Some(call.graph.add(Op::Unwindow { axis: self.axis, stride: self.stride, extent }, &[call.seed]))
     }
 }
 
@@ -234,6 +330,23 @@ impl Rule for Unwindow {
         shape.splice(self.axis..=self.axis + 1, [self.extent]);
         Ok(TensorType { dtype: x.dtype, shape })
     }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let x = operands[0];
+        let mut shape = x.shape().to_vec();
+        shape.splice(self.axis..=self.axis + 1, [self.extent]);
+        let strides = window_strides(&shape, self.axis, self.stride);
+        let mut y = Tensor::full(TensorType::f32(shape), 0.0);
+        for (offset, value) in offsets(x.shape(), &strides).into_iter().zip(&x.data) {
+            y.data[offset] += value;
+        }
+        Ok(y)
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let size = call.ty(0).shape[self.axis + 1];
+        Some(call.graph.add(Op::Window { axis: self.axis, size, stride: self.stride }, &[call.seed]))
+    }
 }
 
 pub(super) struct Gather;
@@ -255,6 +368,23 @@ impl Rule for Gather {
         expect_integer("gather", ids)?;
         let shape = ids.shape.iter().chain(&table.shape[1..]).copied().collect();
         Ok(TensorType { dtype: table.dtype, shape })
+    }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let [table, ids] = [operands[0], operands[1]];
+        let width = table.strides()[0] as usize;
+        let mut data = Vec::with_capacity(ids.data.len() * width);
+        for &id in &ids.data {
+            let row = row_of(id, table.shape()[0])?;
+            data.extend_from_slice(&table.data[row * width..][..width]);
+        }
+        let shape = [ids.shape(), &table.shape()[1..]].concat();
+        Ok(Tensor::new(TensorType { dtype: table.ty.dtype, shape }, data))
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        let rows = call.ty(0).shape[0];
+        Some(call.graph.add(Op::Scatter { rows }, &[call.operands[1], call.seed]))
     }
 }
 
@@ -284,4 +414,43 @@ impl Rule for Scatter {
         };
         Ok(TensorType::f32([&[self.rows], row].concat()))
     }
+
+    fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
+        let [ids, updates] = [operands[0], operands[1]];
+        let row_shape = &updates.shape()[ids.shape().len()..];
+        let mut y = Tensor::full(TensorType::f32([&[self.rows], row_shape].concat()), 0.0);
+        let width = y.strides()[0] as usize;
+        for (&id, update) in ids.data.iter().zip(updates.data.chunks(width)) {
+            let row = row_of(id, self.rows)?;
+            y.data[row * width..][..width].iter_mut().zip(update).for_each(|(sum, value)| *sum += value);
+        }
+        Ok(y)
+    }
+
+    fn gradient(&self, call: &mut Call, _operand: usize) -> Option<NodeId> {
+        Some(call.graph.add(Op::Gather, &[call.seed, call.operands[0]]))
+    }
+}
+
+/// Writes x into y from `start` on along an axis.
+fn place(y: &mut Tensor, x: &Tensor, axis: usize, start: u64) {
+    let strides = y.strides();
+    let first = (start * strides[axis]) as usize;
+    for (offset, &value) in offsets(x.shape(), &strides).into_iter().zip(&x.data) {
+        y.data[first + offset] = value;
+    }
+}
+
+/// Strides of the windows' view of an array: along `axis` from window to window, then within one.
+fn window_strides(shape: &[u64], axis: usize, stride: u64) -> Vec<u64> {
+    let mut along = strides(shape);
+    along.insert(axis, along[axis] * stride);
+    along
+}
+
+fn row_of(id: f64, rows: u64) -> Result<usize, InterpretError> {
+    if id >= 0.0 && id < rows as f64 {
+        return Ok(id as usize);
+    }
+    Err(InterpretError(format!("id {id} in a table of {rows} rows")))
 }

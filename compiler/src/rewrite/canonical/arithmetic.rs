@@ -81,7 +81,8 @@ impl Builder {
         let comparison = matches!(f, Binary::Less | Binary::LessEqual | Binary::Equal);
         let dtype = if comparison { DType::F32 } else { ty.dtype };
         let value = f.apply(a, b);
-        let exact = ty.dtype == DType::F32 || !matches!(f, Binary::Div | Binary::Pow) && value.abs() < f64::from(i32::MAX);
+        let exact =
+            ty.dtype == DType::F32 || !matches!(f, Binary::Div | Binary::Pow) && value.abs() < f64::from(i32::MAX);
         (exact && value.is_finite()).then(|| self.fill(value, &TensorType { dtype, shape: ty.shape }))
     }
 
@@ -121,7 +122,7 @@ impl Builder {
         if self.uniform(y) == Some(0.0) {
             return Some(x);
         }
-        if self.uniform(x) == Some(0.0) {
+        if self.uniform(x) == Some(0.0) && self.ty(x).dtype == DType::F32 {
             return Some(self.neg(y));
         }
         if x == y {
@@ -154,13 +155,16 @@ impl Builder {
         if factor == 0.0 {
             return Some(y);
         }
+        if self.ty(x).dtype != DType::F32 {
+            return None;
+        }
         if factor == -1.0 {
             return Some(self.neg(x));
         }
         let operands = self.graph.operands(x);
         match *self.op(x) {
             Op::Unary(Unary::Neg) => Some(self.scale(operands[0], -factor)),
-            Op::Binary(Binary::Mul) if self.ty(x).dtype == DType::F32 => {
+            Op::Binary(Binary::Mul) => {
                 let inner = self.uniform(operands[1])?;
                 Some(self.scale(operands[0], inner * factor))
             }
@@ -263,7 +267,8 @@ impl Builder {
         let dtype = if *op == Op::ToFloat { DType::F32 } else { DType::I32 };
         if let Some(value) = self.uniform(x) {
             let shape = self.shape(x).to_vec();
-            return Some(self.fill(value.trunc(), &TensorType { dtype, shape }));
+            let value = if dtype == DType::I32 { f64::from(value as i32) } else { value };
+            return Some(self.fill(value, &TensorType { dtype, shape }));
         }
         let (axes, inner) = self.as_broadcast(x)?;
         let inner = self.build(op.clone(), &[inner]);

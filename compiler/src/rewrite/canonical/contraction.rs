@@ -68,7 +68,10 @@ impl Builder {
     fn labelled_shape(&self, labels: &[u8], left: &Labelled, right: &Labelled) -> Vec<u64> {
         let within = |(x, own): &Labelled, label| own.iter().position(|l| l == label).map(|axis| self.shape(*x)[axis]);
         let extent = |label| within(left, label).or_else(|| within(right, label));
-        labels.iter().map(|label| extent(label).unwrap_or_else(|| panic!("internal: label {label} in no operand"))).collect()
+        labels
+            .iter()
+            .map(|label| extent(label).unwrap_or_else(|| panic!("internal: label {label} in no operand")))
+            .collect()
     }
 
     /// A contraction without a summed label, or with a factor that has no label of its own, is not a matrix product:

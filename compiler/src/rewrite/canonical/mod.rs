@@ -246,3 +246,6 @@ impl Builder {
 fn commutes(op: &Op) -> bool {
     matches!(op, Op::Binary(Binary::Add | Binary::Mul | Binary::Max | Binary::Min | Binary::Equal))
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,9 @@ impl Builder {
                 let sum = self.sum_of(axes, operands[0]);
                 Some(self.neg(sum))
             }
-            Op::Binary(Binary::Mul) if self.ty(x).dtype == DType::F32 => self.sum_of_product(axes, operands[0], operands[1]),
+            Op::Binary(Binary::Mul) if self.ty(x).dtype == DType::F32 => {
+                self.sum_of_product(axes, operands[0], operands[1])
+            }
             _ => None,
         }
     }

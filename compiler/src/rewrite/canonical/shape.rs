@@ -1,7 +1,7 @@
 //! Shape operations: chains become one operation, and what moves no element becomes a broadcast or nothing.
 //!
-//! Normal forms: a broadcast never stretches an axis of extent 1 (a reshape drops it first) and is never of a broadcast;
-//! new axes of extent 1 are a broadcast, not a reshape; permutations stand below broadcasts.
+//! Normal forms: a broadcast is never of a broadcast; new axes of extent 1 are a broadcast, not a reshape; permutations
+//! stand below broadcasts.
 
 use super::Builder;
 use crate::graph::{NodeId, Op, TensorType};
@@ -11,9 +11,6 @@ impl Builder {
         if self.shape(x) == shape {
             return Some(x);
         }
-        if axes.iter().zip(self.shape(x)).any(|(&to, &extent)| shape[to] != extent) {
-            return Some(self.broadcast_stretched(axes, shape, x));
-        }
         match self.op(x).clone() {
             Op::Broadcast { axes: inner, .. } => {
                 let axes = inner.iter().map(|&axis| axes[axis]).collect();
@@ -22,15 +19,6 @@ impl Builder {
             Op::Iota { axis, .. } => Some(self.build(Op::Iota { axis: axes[axis], shape: shape.to_vec() }, &[])),
             _ => None,
         }
-    }
-
-    /// Drops the axes that are stretched, then broadcasts.
-    fn broadcast_stretched(&mut self, axes: &[usize], shape: &[u64], x: NodeId) -> NodeId {
-        let kept: Vec<usize> = (0..axes.len()).filter(|&i| self.shape(x)[i] == shape[axes[i]]).collect();
-        let extents = kept.iter().map(|&i| self.shape(x)[i]).collect();
-        let dropped = self.build(Op::Reshape { shape: extents }, &[x]);
-        let axes = kept.iter().map(|&i| axes[i]).collect();
-        self.build(Op::Broadcast { axes, shape: shape.to_vec() }, &[dropped])
     }
 
     pub(super) fn reshape(&mut self, shape: &[u64], x: NodeId) -> Option<NodeId> {
@@ -76,8 +64,7 @@ impl Builder {
         let mut places: Vec<(usize, usize)> =
             inner.iter().enumerate().map(|(i, &axis)| (position(axes, axis), i)).collect();
         places.sort_unstable();
-        let permuted =
-            self.build(Op::Permute { axes: places.iter().map(|&(_, i)| i).collect() }, &[self.operand(x)]);
+        let permuted = self.build(Op::Permute { axes: places.iter().map(|&(_, i)| i).collect() }, &[self.operand(x)]);
         self.build(Op::Broadcast { axes: places.iter().map(|&(to, _)| to).collect(), shape }, &[permuted])
     }
 

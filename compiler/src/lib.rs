@@ -7,5 +7,6 @@
 pub mod diagnostic;
 pub mod graph;
 pub mod program;
+pub mod rewrite;
 pub mod source;
 pub mod syntax;

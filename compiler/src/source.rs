@@ -1,5 +1,7 @@
 //! Source texts and places in them.
 
+use crate::diagnostic::Diagnostic;
+use crate::syntax;
 use serde::Serialize;
 
 /// A file in a [`SourceMap`].
@@ -44,6 +46,20 @@ impl SourceMap {
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
         self.files.push(SourceFile { name: name.into(), text: text.into() });
         FileId(self.files.len() as u32 - 1)
+    }
+
+    /// Adds a text from the bytes of a file: without byte order mark, lines ended by `\n`. Bytes that are not text are an
+    /// error; the text is then added as far as it can be shown, so that the error can be rendered.
+    pub fn add_bytes(&mut self, name: impl Into<String>, bytes: &[u8]) -> Result<FileId, Box<Diagnostic>> {
+        let file = FileId(self.files.len() as u32);
+        match syntax::decode(file, bytes) {
+            Ok(text) => Ok(self.add(name, text)),
+            Err(error) => {
+                let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(syntax::MAX_FILE_BYTES)]);
+                self.add(name, shown);
+                Err(error)
+            }
+        }
     }
 
     /// The file with this id.

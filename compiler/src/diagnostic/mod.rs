@@ -1,7 +1,13 @@
-//! Diagnostics as data; rendering is apart.
+//! Diagnostics as data; rendering is apart: [`render`] for people, [`reports`] for programs.
+//!
+//! Every id has a line in [`CATALOG`] and a page in `spec/diagnostics/` with a bad and a good example, which are tests.
 
+mod catalog;
+mod render;
 mod similar;
 
+pub use catalog::{CATALOG, Entry, entry};
+pub use render::{Advice, Place, Related, Report, render, reports};
 pub use similar::did_you_mean;
 
 use crate::source::Span;

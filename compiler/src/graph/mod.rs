@@ -11,17 +11,25 @@
 //! * [`Op::Carry`] is what an instance receives from the one before: `init` in the first, else `next` of the
 //!   previous instance (of the following one if the carry is `reversed`, as in backward passes);
 //! * a node in a scope may use any root node directly (the same value in every instance);
-//! * out of a scope lead only [`Op::Last`] (the `next` of a carry after the last instance), [`Op::Stack`] (all
+//! * out of a scope lead only [`Op::Last`] (the `next` of a carry after the last instance; after instance 0
+//!   if it is reversed), [`Op::Stack`] (all
 //!   instances, stacked) and [`Op::SumInstances`] (their sum, in the order of instances).
 //!
 //! Nested repeats are unrolled into the body of the outer one when the graph is built. So the graph's size, and all work
 //! on it, is independent of depth.
 
+mod builder;
+mod interpret;
 mod op;
+mod ops;
 mod tensor;
+mod value;
 
+pub use interpret::{Bindings, Evaluation, InterpretError, Rounding, interpret};
 pub use op::{AttentionSpec, Contraction, ControlField, Mask, Op};
-pub use tensor::{Real, ShapeError, TensorType};
+pub use ops::{Doc, docs};
+pub use tensor::{MAX_ELEMENTS, MAX_RANK, Real, ShapeError, TensorType};
+pub use value::Tensor;
 
 use crate::source::Span;
 use petgraph::{Direction, graph::DiGraph, visit::EdgeRef};
@@ -106,8 +114,10 @@ impl Graph {
     /// # Errors
     /// If the operation does not apply to these operand types.
     pub fn try_add(&mut self, op: Op, operands: &[NodeId], span: Option<Span>) -> Result<NodeId, ShapeError> {
-        let types: Vec<&TensorType> = operands.iter().map(|&operand| &self.node(operand).ty).collect();
-        let ty = op.infer(&types)?;
+        let ty = match op {
+            Op::Project { index } => self.projected_type(index, operands)?,
+            _ => op.infer(&self.types(operands))?,
+        };
         let scope = self.scope_of(&op, operands);
         let node = self.dag.add_node(Node { op, ty, scope, span });
         for (position, &operand) in operands.iter().enumerate() {
@@ -120,6 +130,17 @@ impl Graph {
     pub fn add(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
         let shown = format!("{op:?}");
         self.try_add(op, operands, None).unwrap_or_else(|error| panic!("internal: {shown}: {error}"))
+    }
+
+    fn types(&self, nodes: &[NodeId]) -> Vec<&TensorType> {
+        nodes.iter().map(|&node| &self.node(node).ty).collect()
+    }
+
+    fn projected_type(&self, index: u32, operands: &[NodeId]) -> Result<TensorType, ShapeError> {
+        let &[whole] = operands else { return Err(ShapeError("project takes 1 operand".into())) };
+        let results = self.node(whole).op.results(&self.types(&self.operands(whole)))?;
+        let name = self.node(whole).op.name();
+        results.into_iter().nth(index as usize).ok_or_else(|| ShapeError(format!("{name} has no result {index}")))
     }
 
     /// Where a node lives: in the scope of its operands, unless it leads into or out of one.

@@ -1,6 +1,6 @@
 //! The operations. Each carries all that its result's type depends on besides its operands' types.
 
-use super::{Real, ScopeId, ShapeError, TensorType};
+use super::{Real, ScopeId, ShapeError, TensorType, ops};
 use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
 use trainc_runtime::artifact::DType;
 
@@ -230,12 +230,28 @@ impl Op {
         Op::Constant { value: value.into(), dtype: DType::F32 }
     }
 
-    /// Type of the result for operands of these types.
+    /// Type of the result for operands of these types (of the first one, for operations with several).
     ///
     /// # Errors
-    /// In words, if the operation does not apply.
+    /// In words, if the operation does not apply. [`Op::Project`] alone has no type without the operation that it
+    /// projects: see [`Op::results`].
     pub fn infer(&self, operands: &[&TensorType]) -> Result<TensorType, ShapeError> {
-        let _ = operands;
-        todo!("graph room: the table of operations")
+        let ty = ops::rule(self).infer(operands)?;
+        ty.check()?;
+        Ok(ty)
+    }
+
+    /// Types of all results for operands of these types; [`Op::Project`] `index` of this operation has type `[index]`.
+    ///
+    /// # Errors
+    /// As [`Op::infer`].
+    pub fn results(&self, operands: &[&TensorType]) -> Result<Vec<TensorType>, ShapeError> {
+        let first = self.infer(operands)?;
+        Ok(std::iter::once(first).chain(ops::rule(self).further_results(operands)).collect())
+    }
+
+    /// Name of the variant.
+    pub fn name(&self) -> &'static str {
+        ops::name(self)
     }
 }

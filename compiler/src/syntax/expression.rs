@@ -201,7 +201,7 @@ fn call<'a>(input: Tokens<'a>, callee: Node, axes: Vec<IndexEntry>) -> Read<'a, 
     let start = callee.expr.span;
     let ExprKind::Name(text) = callee.expr.kind else { return other() };
     let axes = axes.into_iter().map(axis_name).collect::<Result<Vec<_>, _>>();
-    let axes = axes.map_err(|error| wrong_at(input, error))?;
+    let axes = axes.map_err(|error| wrong_at(input, *error))?;
     let (after, arguments) = parenthesized(input, |input| comma_list(argument).parse(input))?;
     if let Some((after_named, named)) = positional_after_named(&arguments) {
         return Err(wrong_at(input, late_positional(after_named, named)));
@@ -212,14 +212,14 @@ fn call<'a>(input: Tokens<'a>, callee: Node, axes: Vec<IndexEntry>) -> Read<'a, 
     node(after, start, kind, height)
 }
 
-fn axis_name(entry: IndexEntry) -> Result<Name, Diagnostic> {
+fn axis_name(entry: IndexEntry) -> Result<Name, Box<Diagnostic>> {
     match entry {
         IndexEntry::Position(Expr { kind: ExprKind::Name(text), span }) => Ok(Name { text, span }),
-        IndexEntry::Position(Expr { span, .. }) | IndexEntry::Rest(span) => {
-            Err(Diagnostic::error("E0117", span, "the axes of a call are names")
+        IndexEntry::Position(Expr { span, .. }) | IndexEntry::Rest(span) => Err(Box::new(
+            Diagnostic::error("E0117", span, "the axes of a call are names")
                 .label("only the name of an index can stand here")
-                .help("write the names of the axes that the call works on: `sum[h, e](...)`, `softmax[s](...)`"))
-        }
+                .help("write the names of the axes that the call works on: `sum[h, e](...)`, `softmax[s](...)`"),
+        )),
     }
 }
 

@@ -4,7 +4,7 @@ use super::clause::{block, keywords};
 use super::expression::{enclosed, expression, plain_expression};
 use super::lex::unescape;
 use super::statement::{body, dims, end_of_statement, foreign_word, roles, tensor_type};
-use super::stream::{Read, Tokens, comma_list, expect, expect_name, found, name, other, symbol, wrong_at};
+use super::stream::{Read, Tokens, comma_list, expect, expect_name, found, name, other, symbol, to_brace, wrong_at};
 use super::token::{Kind, Symbol};
 use super::tree::{ClauseBlock, Const, Definition, DefinitionKind, File, Item, Parameter, Statement, Use};
 use crate::diagnostic::{Diagnostic, did_you_mean};
@@ -122,6 +122,7 @@ fn definition(input: Tokens<'_>, kind: DefinitionKind) -> Read<'_, Item> {
     let (input, parameters) = parameters(input, word, &name.text)?;
     let (input, result) = opt(preceded(symbol(Symbol::RightArrow), dims)).parse(input)?;
     let (input, roles) = roles(input)?;
+    let input = to_brace(input);
     let short = input.at(Symbol::Equal);
     let (input, body) = match input.kind() {
         Kind::Symbol(Symbol::OpenBrace) => body(input)?,
@@ -157,7 +158,13 @@ fn parameters<'a>(input: Tokens<'a>, kind: &str, name: &str) -> Read<'a, Vec<Par
     let error = Diagnostic::error("E0112", input.span(), format!("the {kind} `{name}` has no list of parameters"))
         .label(format!("expected `(`, found {}", found(input)))
         .help(format!("write `{kind} {name}(parameters)`, or `{kind} {name}()` if there are none"));
-    Err(wrong_at(input, error))
+    match input.kind() {
+        Kind::Newline | Kind::Symbol(Symbol::OpenBrace | Symbol::Equal | Symbol::RightArrow) => {
+            input.report(error);
+            Ok((input, Vec::new()))
+        }
+        _ => Err(wrong_at(input, error)),
+    }
 }
 
 /// `x: [b, t]`, `heads`, `eps = 1e-8`.
@@ -188,6 +195,7 @@ fn train(input: Tokens<'_>) -> Read<'_, ClauseBlock> {
 }
 
 fn clauses<'a>(input: Tokens<'a>, kind: &'static str) -> Read<'a, Vec<super::tree::Clause>> {
+    let input = to_brace(input);
     if input.at(Symbol::OpenBrace) {
         return block(input, keywords(kind));
     }

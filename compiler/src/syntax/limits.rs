@@ -22,11 +22,11 @@ pub const MAX_IDENTIFIER_BYTES: usize = 128;
 pub const MAX_ERRORS: usize = 20;
 
 /// The error for a text that is too long to look at.
-pub(super) fn check_size(file: FileId, text: &str) -> Option<Diagnostic> {
-    (text.len() > MAX_FILE_BYTES).then(|| {
+pub(super) fn check_size(file: FileId, bytes: usize) -> Option<Diagnostic> {
+    (bytes > MAX_FILE_BYTES).then(|| {
         let start = Span { file, start: 0, end: 0 };
         Diagnostic::error("E0110", start, "the file is too large")
-            .note(format!("it has {} bytes; the limit is {MAX_FILE_BYTES}", text.len()))
+            .note(format!("it has {bytes} bytes; the limit is {MAX_FILE_BYTES}"))
             .help("split the program into files and import them with `use \"path\"`")
     })
 }

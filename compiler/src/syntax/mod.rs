@@ -10,6 +10,7 @@
 
 mod brackets;
 mod clause;
+mod decode;
 mod expression;
 mod item;
 mod lex;
@@ -23,6 +24,7 @@ use crate::diagnostic::Diagnostic;
 use crate::source::FileId;
 use std::cell::RefCell;
 
+pub use decode::decode;
 pub use limits::{MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_TOKENS};
 
 /// What a text turned out to be.
@@ -36,7 +38,7 @@ pub struct Parsed {
 
 /// Reads one source text. Never fails: what cannot be read is reported in [`Parsed::errors`] and left out of the tree.
 pub fn parse(file: FileId, text: &str) -> Parsed {
-    if let Some(error) = limits::check_size(file, text) {
+    if let Some(error) = limits::check_size(file, text.len()) {
         return Parsed { file: tree::File::default(), errors: vec![error] };
     }
     let mut lexed = lex::lex(file, text);

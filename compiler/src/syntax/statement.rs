@@ -2,7 +2,7 @@
 
 use super::expression::{enclosed, expression, index_entry, plain_expression};
 use super::stream::{
-    Fault, Read, Tokens, comma_list, expect, expect_name, found, keyword, name, other, symbol, wrong_at,
+    Fault, Read, Tokens, comma_list, expect, expect_name, found, keyword, name, other, symbol, to_brace, wrong_at,
 };
 use super::token::{Kind, Reserved, Symbol};
 use super::tree::{Dim, Expr, ExprKind, IndexEntry, Name, Statement, TensorType};
@@ -249,6 +249,7 @@ fn repeat(input: Tokens<'_>) -> Read<'_, Statement> {
     let start = input.span();
     let (input, count) = plain_expression(input.advance())?;
     let (input, name) = opt(preceded(keyword("as"), expect_name("the name of the block"))).parse(input)?;
+    let input = to_brace(input);
     if !input.at(Symbol::OpenBrace) {
         let error = Diagnostic::error("E0112", input.span(), "this `repeat` has no body")
             .label(format!("expected `{{`, found {}", found(input)))

@@ -98,9 +98,13 @@ impl<'a> Tokens<'a> {
         &self.text[token.start as usize..token.end as usize]
     }
 
-    /// The next token's place.
+    /// The next token's place; of a newline, the place where the line ends.
     pub fn span(self) -> Span {
-        let (start, end) = self.rest.first().map_or((self.last_end, self.last_end), |t| (t.start, t.end));
+        let (start, end) = match self.rest.first() {
+            Some(Token { kind: Kind::Newline, start, .. }) => (*start, *start),
+            Some(token) => (token.start, token.end),
+            None => (self.last_end, self.last_end),
+        };
         Span { file: self.file, start, end }
     }
 
@@ -319,6 +323,20 @@ pub(super) fn expect<'a>(
         true => Ok((input.advance(), input.span())),
         false => Err(wrong_at(input, error(input))),
     }
+}
+
+/// Goes to the `{` that opens a body; one on the next line is reported.
+pub(super) fn to_brace(input: Tokens<'_>) -> Tokens<'_> {
+    let below = input.skip_newlines();
+    if input.kind() == Kind::Newline && below.at(Symbol::OpenBrace) {
+        let error = Diagnostic::error("E0112", below.span(), "this `{` belongs on the line above")
+            .label("it does not begin a statement")
+            .note("a statement ends with its line, so a header without its `{` has no body")
+            .help("write the `{` at the end of the header's line");
+        below.report(error);
+        return below;
+    }
+    input
 }
 
 /// `item, item, ...`, a comma behind the last one allowed, newlines allowed behind each comma.

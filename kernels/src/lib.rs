@@ -7,6 +7,7 @@
 mod codegen;
 mod compile;
 mod emit;
+mod facts;
 pub mod ir;
 mod nest;
 pub mod reference;
@@ -14,3 +15,4 @@ mod stage;
 
 pub use codegen::CodegenError;
 pub use compile::{Compiled, Options, assembly, compile, host_isa, lower_to_mlir, workspace_bytes};
+pub use facts::{Facts, kernel_facts};

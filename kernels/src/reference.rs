@@ -155,7 +155,9 @@ fn execute(
     let writes: Vec<(usize, f64)> = stores
         .iter()
         .map(|store| {
-            store.index.values().into_iter().for_each(|id| drop(at.value(id)));
+            for gathered in store.index.values() {
+                at.value(gathered);
+            }
             let value = at.value(store.value);
             (at.index(&store.index), value)
         })

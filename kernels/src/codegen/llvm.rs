@@ -128,8 +128,7 @@ impl Module {
             LLVMDisposeTargetData(layout);
             LLVMSetTarget(self.module, TRIPLE.as_ptr());
             let options = LLVMCreatePassBuilderOptions();
-            let passes = std::env::var("TRAINC_PASSES").map(|p| CString::new(p).unwrap()).unwrap_or(PASSES.into());
-            let error = LLVMRunPasses(self.module, passes.as_ptr(), machine.0, options);
+            let error = LLVMRunPasses(self.module, PASSES.as_ptr(), machine.0, options);
             LLVMDisposePassBuilderOptions(options);
             if error.is_null() {
                 return Ok(());

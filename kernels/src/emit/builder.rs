@@ -368,10 +368,6 @@ impl Builder {
         self.unary("math.floor", a)
     }
 
-    pub fn round_even(&mut self, a: Value) -> Value {
-        self.unary("math.roundeven", a)
-    }
-
     /// The magnitude of `a` with the sign of `b`.
     pub fn copy_sign(&mut self, a: Value, b: Value) -> Value {
         self.binary("math.copysign", a, b)
@@ -455,7 +451,7 @@ impl Builder {
         self.define(ty, format_args!("vector.extract {a}[{lane}] : {ty} from {}", a.ty))
     }
 
-    pub fn from_lanes(&mut self, lanes: &[Value]) -> Value {
+    pub fn assemble(&mut self, lanes: &[Value]) -> Value {
         if let [lane] = lanes {
             return *lane;
         }

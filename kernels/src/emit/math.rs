@@ -55,10 +55,8 @@ impl Builder {
         let (high, low) = (self.like(x, -0.693_359_4), self.like(x, 2.121_944_4e-4));
         let r = self.fma(n, high, clamped);
         let r = self.fma(n, low, r);
-        let tail = self.polynomial(
-            r,
-            &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-        );
+        let tail =
+            self.polynomial(r, &[1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
         let square = self.mul(r, r);
         let one = self.like(x, 1.0);
         let head = self.fma(tail, square, r);
@@ -111,7 +109,7 @@ impl Builder {
                 -1.666_805_8e-1,
                 2.000_071_5e-1,
                 -2.499_999_4e-1,
-                3.333_333_1e-1,
+                3.333_333e-1,
             ],
         );
         let cubic = self.mul(f, square);
@@ -145,7 +143,7 @@ impl Builder {
         let large = self.sub(one, quotient);
         let square = self.mul(x, x);
         let series =
-            self.polynomial(square, &[-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
+            self.polynomial(square, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
         let cubic = self.mul(square, magnitude);
         let small = self.fma(series, cubic, magnitude);
         let bound = self.like(x, 0.625);

@@ -416,7 +416,7 @@ impl Emitter<'_> {
                 false => self.zero(Type::scalar(self.stored(buffer))),
             })
             .collect();
-        let stored = self.b.from_lanes(&lanes);
+        let stored = self.b.assemble(&lanes);
         self.widen(buffer, stored)
     }
 

@@ -62,6 +62,9 @@ pub struct Draw {
     pub element: Index,
 }
 
+/// Rewrites an index, given where gathered expressions went.
+pub(crate) type IndexRewrite<'a> = dyn FnMut(&Index, &mut dyn FnMut(ExprId) -> ExprId) -> Index + 'a;
+
 impl Exprs {
     /// Adds an expression, or finds the equal one that is there. Its operands must be in this DAG already.
     pub fn add(&mut self, expr: Expr) -> ExprId {
@@ -108,10 +111,7 @@ impl Exprs {
 
     /// The same DAG with every index rewritten; `rewrite` is also given where gathered expressions went. Returns where
     /// each expression went (two may become one).
-    pub(crate) fn map_indices(
-        &self,
-        rewrite: &mut dyn FnMut(&Index, &mut dyn FnMut(ExprId) -> ExprId) -> Index,
-    ) -> (Exprs, Vec<ExprId>) {
+    pub(crate) fn map_indices(&self, rewrite: &mut IndexRewrite) -> (Exprs, Vec<ExprId>) {
         let mut mapped = Exprs::default();
         let mut moved: Vec<ExprId> = Vec::with_capacity(self.len());
         for node in &self.nodes {

@@ -1,4 +1,18 @@
 //! What a launch computes. [`ir`] describes kernels as plain data, free of any target; the rest of the crate lowers
 //! them through MLIR to machine code. This is the only crate that knows MLIR and LLVM.
+//!
+//! [`compile`] is the entry: kernels in, object code and launch specifications out. [`reference`](mod@reference) is the
+//! slow, obvious interpreter that every kernel is tested against.
 
+mod codegen;
+mod compile;
+mod emit;
+mod facts;
 pub mod ir;
+mod nest;
+pub mod reference;
+mod stage;
+
+pub use codegen::CodegenError;
+pub use compile::{Compiled, Options, assembly, compile, host_isa, lower_to_mlir, workspace_bytes};
+pub use facts::{Facts, kernel_facts};

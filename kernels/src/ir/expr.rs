@@ -62,6 +62,9 @@ pub struct Draw {
     pub element: Index,
 }
 
+/// Rewrites an index, given where gathered expressions went.
+pub(crate) type IndexRewrite<'a> = dyn FnMut(&Index, &mut dyn FnMut(ExprId) -> ExprId) -> Index + 'a;
+
 impl Exprs {
     /// Adds an expression, or finds the equal one that is there. Its operands must be in this DAG already.
     pub fn add(&mut self, expr: Expr) -> ExprId {
@@ -104,6 +107,45 @@ impl Exprs {
             Expr::Binary(_, a, b) => vec![*a, *b],
             Expr::Select(a, b, c) => vec![*a, *b, *c],
         }
+    }
+
+    /// The same DAG with every index rewritten; `rewrite` is also given where gathered expressions went. Returns where
+    /// each expression went (two may become one).
+    pub(crate) fn map_indices(&self, rewrite: &mut IndexRewrite) -> (Exprs, Vec<ExprId>) {
+        let mut mapped = Exprs::default();
+        let mut moved: Vec<ExprId> = Vec::with_capacity(self.len());
+        for node in &self.nodes {
+            let at = |id: &ExprId| moved[id.0 as usize];
+            let mut index = |index: &Index| rewrite(index, &mut |id| at(&id));
+            let node = match node {
+                Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => node.clone(),
+                Expr::Position(position) => Expr::Position(index(position)),
+                Expr::Load { buffer, index: element, guard } => {
+                    Expr::Load { buffer: *buffer, index: index(element), guard: guard.as_ref().map(at) }
+                }
+                Expr::Unary(function, a) => Expr::Unary(*function, at(a)),
+                Expr::Binary(function, a, b) => Expr::Binary(*function, at(a), at(b)),
+                Expr::Select(a, b, c) => Expr::Select(at(a), at(b), at(c)),
+                Expr::ToFloat(a) => Expr::ToFloat(at(a)),
+                Expr::ToInteger(a) => Expr::ToInteger(at(a)),
+                Expr::RoundBf16(a) => Expr::RoundBf16(at(a)),
+                Expr::Random(draw) => Expr::Random(Draw { element: index(&draw.element), ..draw.clone() }),
+            };
+            moved.push(mapped.add(node));
+        }
+        (mapped, moved)
+    }
+
+    /// The expressions that `roots` are made of, themselves included, operands first.
+    pub fn reachable(&self, roots: &[ExprId]) -> Vec<ExprId> {
+        let mut needed = vec![false; self.nodes.len()];
+        roots.iter().for_each(|root| needed[root.0 as usize] = true);
+        for id in (0..self.nodes.len()).rev() {
+            if needed[id] {
+                self.operands(ExprId(id as u32)).iter().for_each(|operand| needed[operand.0 as usize] = true);
+            }
+        }
+        (0..self.nodes.len()).filter(|&id| needed[id]).map(|id| ExprId(id as u32)).collect()
     }
 
     /// Whether the value may change with loop variable `var` (accumulators count as independent of it).

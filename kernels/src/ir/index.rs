@@ -34,7 +34,8 @@ struct Sum {
     terms: BTreeMap<Index, i64>,
 }
 
-/// The constructors. `extents` are those of all loop variables, by number; a variable beyond them counts as unbounded.
+/// The constructors. They take factors and extents, so they are named methods, not operators. `extents` are those of all loop variables, by number; a variable beyond them counts as unbounded.
+#[allow(clippy::should_implement_trait)]
 impl Index {
     /// A number.
     pub fn constant(value: i64) -> Index {
@@ -167,6 +168,13 @@ impl Index {
             Index::Mod(a, divisor) => a.evaluate(vars, value).rem_euclid(*divisor),
             Index::Value(id) => value(*id),
         }
+    }
+
+    /// The index without the terms that are gathered values themselves.
+    pub(crate) fn without_values(&self) -> Index {
+        let mut sum = Sum::of(self);
+        sum.terms.retain(|atom, _| !matches!(atom, Index::Value(_)));
+        sum.build()
     }
 
     /// The gathered expressions inside.

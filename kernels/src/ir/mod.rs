@@ -6,11 +6,15 @@
 
 mod expr;
 mod index;
+mod merge;
 mod ops;
+mod verify;
 
 pub use expr::{Draw, Expr, ExprId, Exprs};
 pub use index::Index;
+pub(crate) use merge::Loops;
 pub use ops::{Binary, Unary};
+pub use verify::ElementType;
 
 use serde::{Deserialize, Serialize};
 pub use trainc_runtime::artifact::DType;

@@ -1,0 +1,139 @@
+//! The entry points: kernels in, machine code out.
+
+use crate::{
+    codegen::{self, CodegenError},
+    emit::builder::Builder,
+    ir::{Body, Kernel},
+    nest,
+    stage::Lowered,
+};
+use trainc_runtime::artifact::{Isa, KernelSpec, StageSpec};
+
+/// How to compile.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Compiler threads; each has its own MLIR context and makes one object.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()) }
+    }
+}
+
+/// What [`compile`] makes.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// ELF relocatable objects: position independent, without undefined symbols.
+    pub objects: Vec<Vec<u8>>,
+    /// How to launch each kernel, in the order given.
+    pub specs: Vec<KernelSpec>,
+}
+
+/// The best instruction set of this machine that code can be generated for, by CPUID. On a processor below x86-64-v3
+/// the answer is still [`Isa::X86V3`]; the runtime refuses to load such code there.
+pub fn host_isa() -> Isa {
+    let v4 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl");
+    match v4 {
+        true if is_x86_feature_detected!("avx512bf16") => Isa::X86V4Bf16,
+        true => Isa::X86V4,
+        false => Isa::X86V3,
+    }
+}
+
+/// Bytes of memory that a kernel's stages share. If not 0, a launch passes one more buffer of that size after the
+/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets.
+pub fn workspace_bytes(_kernel: &Kernel) -> u64 {
+    0
+}
+
+/// Compiles kernels for an instruction set. Stage symbols are unique over all objects.
+///
+/// # Errors
+/// [`CodegenError::Malformed`] for the first kernel that breaks a rule of [`crate::ir`]; the other cases are defects of
+/// this crate.
+pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compiled, CodegenError> {
+    kernels.iter().try_for_each(verify)?;
+    let workers = options.threads.clamp(1, kernels.len().max(1));
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let handles: Vec<_> =
+            (0..workers).map(|worker| scope.spawn(move || part(kernels, isa, worker, workers))).collect();
+        handles.into_iter().map(|handle| handle.join().expect("a compiler thread panicked")).collect()
+    });
+    let (mut objects, mut specs) = (Vec::new(), vec![None; kernels.len()]);
+    for result in results {
+        let (object, part) = result?;
+        objects.push(object);
+        part.into_iter().for_each(|(number, spec)| specs[number] = Some(spec));
+    }
+    let specs = specs.into_iter().map(|spec| spec.expect("every kernel has a worker")).collect();
+    Ok(Compiled { objects, specs })
+}
+
+/// Every `workers`-th kernel from `worker` on, as one object.
+fn part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
+    let mut builder = Builder::default();
+    let mine = kernels.iter().enumerate().skip(worker).step_by(workers);
+    let specs = mine.map(|(number, kernel)| (number, spec(kernel, lower(&mut builder, kernel, isa, number))));
+    let specs = specs.collect();
+    Ok((codegen::object(&builder.finish(), isa)?, specs))
+}
+
+type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
+
+/// The MLIR of one kernel, before any pass.
+///
+/// # Errors
+/// If the kernel is malformed.
+pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
+    verify(kernel)?;
+    let mut builder = Builder::default();
+    lower(&mut builder, kernel, isa, 0);
+    Ok(builder.finish())
+}
+
+/// The machine code of one kernel as assembly.
+///
+/// # Errors
+/// As [`compile`].
+pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
+    codegen::assembly(&lower_to_mlir(kernel, isa)?, isa)
+}
+
+fn verify(kernel: &Kernel) -> Result<(), CodegenError> {
+    let lowered = matches!(kernel.body, Body::Nest(_));
+    let supported = if lowered { Ok(()) } else { Err("products are not lowered yet".into()) };
+    supported.and(kernel.verify()).map_err(|reason| CodegenError::Malformed { label: kernel.label.clone(), reason })
+}
+
+fn lower(builder: &mut Builder, kernel: &Kernel, isa: Isa, number: usize) -> Lowered {
+    let name = format!("k{number}");
+    match &kernel.body {
+        Body::Nest(nest) => nest::lower(builder, kernel, nest, lanes(isa), &name),
+        Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => unreachable!("refused by `verify`"),
+    }
+}
+
+/// f32 lanes of a vector.
+fn lanes(isa: Isa) -> u32 {
+    match isa {
+        Isa::X86V3 => 8,
+        Isa::X86V4 | Isa::X86V4Bf16 => 16,
+    }
+}
+
+fn spec(kernel: &Kernel, lowered: Lowered) -> KernelSpec {
+    let own = kernel.buffers.iter().map(|buffer| buffer.elements * buffer.dtype.bytes());
+    let workspace = Some(workspace_bytes(kernel)).filter(|&bytes| bytes > 0);
+    KernelSpec {
+        label: kernel.label.clone(),
+        stages: lowered.stages.into_iter().map(|(symbol, tiles)| StageSpec { symbol, tiles }).collect(),
+        scratch_bytes: lowered.scratch_bytes,
+        buffer_bytes: own.chain(workspace).collect(),
+    }
+}

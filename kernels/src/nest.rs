@@ -1,0 +1,525 @@
+//! Lowering of [`Nest`]s.
+//!
+//! The parallel domain is cut into units: one iteration of all parallel loops, or, if a parallel loop runs along the
+//! lanes, one iteration of the others times a block of columns of that loop. A tile is a range of units.
+
+use crate::{
+    emit::{
+        builder::{Builder, Compare, Type, Value},
+        point::{Emitter, Point},
+    },
+    ir::{Expr, ExprId, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
+    stage::{Lowered, emit_stage, tile_count},
+};
+
+/// Work below which a tile is not worth its own launch, in element operations.
+const WORK_PER_TILE: u64 = 32_768;
+/// Units aimed at when columns are cut into blocks: enough for every thread of a large machine.
+const UNITS_WANTED: u64 = 64;
+/// What a transcendental function costs, in element operations.
+const TRANSCENDENTAL_COST: u64 = 12;
+
+/// Lowers a verified nest.
+pub(crate) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, lanes: u32, name: &str) -> Lowered {
+    let nest = merged(nest);
+    let plan = Plan::new(&nest, lanes);
+    let tiles = tile_count(plan.units, plan.work, WORK_PER_TILE);
+    let symbol = format!("{name}_0");
+    emit_stage(b, &symbol, |b, stage| {
+        let emitter = Emitter::new(b, &nest.exprs, &kernel.buffers, stage.args, stage.instance, lanes);
+        let mut lowering = Lowering { e: emitter, nest: &nest, plan };
+        lowering.units(stage.begin, stage.end, tiles);
+    });
+    Lowered { stages: vec![(symbol, tiles)], scratch_bytes: 0 }
+}
+
+/// The nest with as few loops as its accesses allow.
+fn merged(nest: &Nest) -> Nest {
+    let stores = nest.sweeps.iter().flat_map(|sweep| sweep.stores.clone()).collect();
+    let groups = vec![nest.parallel.clone(), nest.inner.clone()];
+    let mut loops = Loops { groups, exprs: nest.exprs.clone(), stores };
+    let moved = loops.merge();
+    let mut stores = loops.stores.into_iter();
+    let sweeps = nest.sweeps.iter().map(|sweep| Sweep {
+        once: sweep.once,
+        reductions: sweep.reductions.iter().map(|r| Reduction { value: moved[r.value.0 as usize], ..*r }).collect(),
+        stores: stores.by_ref().take(sweep.stores.len()).collect(),
+    });
+    let sweeps = sweeps.collect();
+    let [parallel, inner] = [loops.groups[0].clone(), loops.groups[1].clone()];
+    Nest { parallel, inner, exprs: loops.exprs, sweeps }
+}
+
+/// Which loop runs along the lanes, and how the parallel domain is cut.
+#[derive(Clone, Debug)]
+struct Plan {
+    vector: Option<u32>,
+    /// Elements of the lane loop that a unit covers, if that is a parallel loop.
+    block: u64,
+    /// Blocks that the lane loop is cut into.
+    blocks: u64,
+    units: u64,
+    work: u64,
+}
+
+impl Plan {
+    fn new(nest: &Nest, lanes: u32) -> Plan {
+        let vector = choose_vector(nest, lanes);
+        let iterations: u64 = nest.parallel.iter().product();
+        let per_iteration = nest.sweeps.iter().map(|sweep| sweep_work(nest, sweep)).sum::<u64>().max(1);
+        let work = iterations.saturating_mul(per_iteration);
+        let Some(columns) = vector.and_then(|var| nest.parallel.get(var as usize)) else {
+            return Plan { vector, block: 1, blocks: 1, units: iterations, work };
+        };
+        let others = iterations / columns;
+        let grain = u64::from(lanes) * if nest.inner.is_empty() { 32 } else { 4 };
+        let wanted = UNITS_WANTED.min(work / WORK_PER_TILE).div_ceil(others).max(1);
+        let block = columns.div_ceil(wanted).next_multiple_of(grain).min(*columns);
+        let blocks = columns.div_ceil(block);
+        Plan { vector, block, blocks, units: others * blocks, work }
+    }
+
+    fn is_parallel(&self, nest: &Nest) -> bool {
+        self.vector.is_some_and(|var| (var as usize) < nest.parallel.len())
+    }
+}
+
+/// Element operations of one parallel iteration.
+fn sweep_work(nest: &Nest, sweep: &Sweep) -> u64 {
+    let per_element: u64 = nest.exprs.reachable(&roots(sweep)).iter().map(|&id| node_cost(nest.exprs.get(id))).sum();
+    (per_element + sweep.stores.len() as u64) * inner_iterations(nest, sweep)
+}
+
+fn inner_iterations(nest: &Nest, sweep: &Sweep) -> u64 {
+    if sweep.once { 1 } else { nest.inner.iter().product() }
+}
+
+fn node_cost(expr: &Expr) -> u64 {
+    match expr {
+        Expr::Unary(Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf, _) => {
+            TRANSCENDENTAL_COST
+        }
+        Expr::Random(_) => 4 * TRANSCENDENTAL_COST,
+        Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => 0,
+        _ => 1,
+    }
+}
+
+fn roots(sweep: &Sweep) -> Vec<ExprId> {
+    let reduced = sweep.reductions.iter().map(|reduction| reduction.value);
+    let stored = sweep.stores.iter().flat_map(|store| std::iter::once(store.value).chain(store.index.values()));
+    reduced.chain(stored).collect()
+}
+
+/// The loop whose accesses are the most contiguous: the last inner one, or any parallel one.
+fn choose_vector(nest: &Nest, lanes: u32) -> Option<u32> {
+    let parallel = nest.parallel.len() as u32;
+    let last_inner = (!nest.inner.is_empty()).then(|| parallel + nest.inner.len() as u32 - 1);
+    let candidates = last_inner.into_iter().chain((0..parallel).rev());
+    let mut best: Option<(u64, u32)> = None;
+    for var in candidates {
+        let cost = vector_cost(nest, var, lanes);
+        if best.is_none_or(|(lowest, _)| cost < lowest) {
+            best = Some((cost, var));
+        }
+    }
+    best.map(|(_, var)| var)
+}
+
+/// Operations of one parallel iteration, times 1024, if `var` runs along the lanes.
+fn vector_cost(nest: &Nest, var: u32, lanes: u32) -> u64 {
+    let extent = [&nest.parallel[..], &nest.inner].concat()[var as usize];
+    let is_inner = var as usize >= nest.parallel.len();
+    let per_element = |operations: u64| operations * 1024 * extent.div_ceil(lanes.into()) / extent;
+    let access = |index: &Index| match index.stride_of(var, &nest.exprs) {
+        Some(0 | 1) => 1,
+        _ => u64::from(lanes),
+    };
+    let mut cost = 0;
+    for sweep in &nest.sweeps {
+        let mut operations = sweep.stores.iter().map(|store| access(&store.index)).sum::<u64>();
+        for id in nest.exprs.reachable(&roots(sweep)) {
+            operations += match nest.exprs.get(id) {
+                Expr::Load { index, .. } => access(index),
+                expr => node_cost(expr),
+            };
+        }
+        cost += match is_inner && sweep.once {
+            true => 1024 * operations,
+            false => per_element(operations).saturating_mul(inner_iterations(nest, sweep)),
+        };
+        if is_inner {
+            cost += 1024 * 10 * sweep.reductions.len() as u64;
+        }
+    }
+    cost
+}
+
+/// The running value of a reduction: the value, or value and position.
+type Accumulator = Vec<Value>;
+
+struct Lowering<'a> {
+    e: Emitter<'a>,
+    nest: &'a Nest,
+    plan: Plan,
+}
+
+impl Lowering<'_> {
+    /// The loop over the units of tiles `begin..end`.
+    fn units(&mut self, begin: Value, end: Value, tiles: u64) {
+        let units = self.plan.units;
+        let [low, high] = [begin, end].map(|tile| self.e.b.boundary(tile, units, tiles));
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &[]);
+        self.unit(open.counter);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    fn unit(&mut self, unit: Value) {
+        let accumulators = self.nest.sweeps.iter().map(|sweep| sweep.reductions.len()).sum();
+        let mut point = Point::new(self.nest.parallel.len() + self.nest.inner.len(), accumulators);
+        let is_parallel = self.plan.is_parallel(self.nest);
+        let column = self.plan.vector.filter(|_| is_parallel);
+        let (block, mut rest) = self.e.b.split(unit, self.plan.blocks);
+        for var in (0..self.nest.parallel.len() as u32).rev().filter(|&var| Some(var) != column) {
+            let (place, outer) = self.e.b.split(rest, self.nest.parallel[var as usize]);
+            point = point.at(var, place);
+            rest = outer;
+        }
+        self.hoist_all(&mut point);
+        match column {
+            Some(var) => self.block(&point, var, block),
+            None => self.sweeps(vec![point]),
+        }
+    }
+
+    /// Evaluates what all columns, or all inner iterations, share.
+    fn hoist_all(&mut self, point: &mut Point) {
+        let roots: Vec<ExprId> = self.nest.sweeps.iter().flat_map(roots).collect();
+        self.e.hoist(point, &roots);
+    }
+
+    /// One block of columns; the last may be shorter.
+    fn block(&mut self, point: &Point, var: u32, block: Value) {
+        let columns = self.nest.parallel[var as usize];
+        let full = self.plan.block;
+        let size = self.e.b.i64(full as i64);
+        let base = self.e.b.mul(block, size);
+        let rest = columns - (self.plan.blocks - 1) * full;
+        if rest == full {
+            return self.columns(point, var, base, full);
+        }
+        let last = self.e.b.i64(self.plan.blocks as i64 - 1);
+        let is_last = self.e.b.compare(Compare::Equal, block, last);
+        let open = self.e.b.begin_if(is_last, &[]);
+        self.columns(point, var, base, rest);
+        self.e.b.begin_else(&[]);
+        self.columns(point, var, base, full);
+        self.e.b.end_if(open, &[]);
+    }
+
+    /// `count` columns from `base` on: groups of several vectors, single vectors, a partial one.
+    fn columns(&mut self, point: &Point, var: u32, base: Value, count: u64) {
+        let lanes = u64::from(self.e.lanes);
+        let group = if self.nest.inner.is_empty() { 1 } else { self.unroll().min(count / lanes).max(1) };
+        let groups = count / (lanes * group);
+        self.column_groups(point, var, base, 0, groups, group);
+        let done = groups * group * lanes;
+        if group > 1 {
+            self.column_groups(point, var, base, done, (count - done) / lanes, 1);
+        }
+        let tail = count % lanes;
+        if tail > 0 {
+            let offset = self.e.b.i64((count - tail) as i64);
+            let start = self.e.b.add(base, offset);
+            self.sweeps(vec![point.along(var, start, tail as u32)]);
+        }
+    }
+
+    fn column_groups(&mut self, point: &Point, var: u32, base: Value, first: u64, groups: u64, group: u64) {
+        if groups == 0 {
+            return;
+        }
+        let lanes = self.e.lanes;
+        let open = self.e.b.begin_count(groups, &[]);
+        let (step, first) = (self.e.b.i64((group * u64::from(lanes)) as i64), self.e.b.i64(first as i64));
+        let offset = self.e.b.mul(open.counter, step);
+        let offset = self.e.b.add(offset, first);
+        let start = self.e.b.add(base, offset);
+        let points = (0..group).map(|member| {
+            let shift = self.e.b.i64((member * u64::from(lanes)) as i64);
+            let start = self.e.b.add(start, shift);
+            point.along(var, start, lanes)
+        });
+        let points = points.collect();
+        self.sweeps(points);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// How many vectors are in flight at once: enough to hide latencies, few where the body is long.
+    fn unroll(&self) -> u64 {
+        let roots: Vec<ExprId> = self.nest.sweeps.iter().flat_map(roots).collect();
+        let cost: u64 = self.nest.exprs.reachable(&roots).iter().map(|&id| node_cost(self.nest.exprs.get(id))).sum();
+        if cost < 2 * TRANSCENDENTAL_COST { 4 } else { 2 }
+    }
+
+    /// All sweeps for each of the points, which advance together.
+    fn sweeps(&mut self, mut points: Vec<Point>) {
+        let mut first = 0;
+        for sweep in &self.nest.sweeps {
+            let values = match sweep.once || self.nest.inner.is_empty() {
+                true => self.evaluate_once(sweep, &points),
+                false => self.loop_over_inner(sweep, &points),
+            };
+            for (point, values) in points.iter_mut().zip(values) {
+                values.into_iter().enumerate().for_each(|(place, value)| point.set_accumulator(first + place, value));
+            }
+            first += sweep.reductions.len();
+        }
+    }
+
+    /// A sweep over a single iteration: each reduction is its value.
+    fn evaluate_once(&mut self, sweep: &Sweep, points: &[Point]) -> Vec<Vec<Value>> {
+        points.iter().map(|point| self.single(sweep, point.clone())).collect()
+    }
+
+    fn single(&mut self, sweep: &Sweep, mut point: Point) -> Vec<Value> {
+        for root in roots(sweep) {
+            self.e.evaluate(&mut point, root);
+        }
+        sweep.stores.iter().for_each(|store| self.e.store(&mut point, store));
+        let values = sweep.reductions.iter().map(|reduction| match reduction.kind {
+            ReduceKind::ArgMax => self.e.b.int(1, 0),
+            ReduceKind::Sum | ReduceKind::Max => self.e.evaluate(&mut point, reduction.value),
+        });
+        values.collect()
+    }
+
+    /// Runs a sweep over the inner domain; returns the accumulators of each point.
+    fn loop_over_inner(&mut self, sweep: &Sweep, points: &[Point]) -> Vec<Vec<Value>> {
+        let across_inner = self.plan.vector.is_some() && !self.plan.is_parallel(self.nest);
+        let width = if self.plan.vector.is_some() { self.e.lanes } else { 1 };
+        let slots = if across_inner && !sweep.reductions.is_empty() { self.unroll() as usize } else { 1 };
+        let mut state = State { slots, kinds: sweep.reductions.iter().map(|r| r.kind).collect(), values: Vec::new() };
+        for _ in 0..points.len() * slots {
+            for reduction in &sweep.reductions {
+                state.values.push(self.e.b.identity(reduction.kind, width));
+            }
+        }
+        let state = self.inner_dim(0, sweep, points, state);
+        (0..points.len())
+            .map(|point| {
+                let totals = state.totals(self.e.b, point);
+                let finished = totals.into_iter().zip(&sweep.reductions).map(|(total, reduction)| {
+                    let total = if across_inner { self.e.b.across(reduction.kind, total) } else { total };
+                    *total.last().expect("an accumulator has a value")
+                });
+                finished.collect()
+            })
+            .collect()
+    }
+
+    /// The inner loops from `dim` on.
+    fn inner_dim(&mut self, dim: usize, sweep: &Sweep, points: &[Point], mut state: State) -> State {
+        let var = (self.nest.parallel.len() + dim) as u32;
+        let mut points = points.to_vec();
+        if dim == self.nest.inner.len() {
+            for (number, point) in points.into_iter().enumerate() {
+                self.step(sweep, point, &mut state, number);
+            }
+            return state;
+        }
+        points.iter_mut().for_each(|point| self.e.hoist(point, &roots(sweep)));
+        if self.plan.vector == Some(var) {
+            let [point] = &points[..] else { unreachable!("inner lanes advance one point") };
+            return self.vector_dim(var, sweep, point, state);
+        }
+        let open = self.e.b.begin_count(self.nest.inner[dim], &state.flat());
+        let inside = state.with(&open.carried);
+        let at: Vec<Point> = points.iter().map(|point| point.at(var, open.counter)).collect();
+        let next = self.inner_dim(dim + 1, sweep, &at, inside).flat();
+        let after = self.e.b.end_loop(open, &next);
+        state.with(&after)
+    }
+
+    /// The last inner loop, along the lanes: groups of `slots` vectors, single vectors, a partial one.
+    fn vector_dim(&mut self, var: u32, sweep: &Sweep, point: &Point, state: State) -> State {
+        let (lanes, extent) = (u64::from(self.e.lanes), self.nest.inner[var as usize - self.nest.parallel.len()]);
+        let slots = state.slots as u64;
+        let groups = extent / (lanes * slots);
+        let state = self.vector_groups(var, sweep, point, state, (0, groups, slots));
+        let done = groups * slots * lanes;
+        let mut state = match slots {
+            1 => state,
+            _ => self.vector_groups(var, sweep, point, state, (done, (extent - done) / lanes, 1)),
+        };
+        let tail = extent % lanes;
+        if tail > 0 {
+            let start = self.e.b.i64((extent - tail) as i64);
+            self.step(sweep, point.along(var, start, tail as u32), &mut state, 0);
+        }
+        state
+    }
+
+    fn vector_groups(
+        &mut self,
+        var: u32,
+        sweep: &Sweep,
+        point: &Point,
+        state: State,
+        (first, groups, slots): (u64, u64, u64),
+    ) -> State {
+        if groups == 0 {
+            return state;
+        }
+        let lanes = self.e.lanes;
+        let open = self.e.b.begin_count(groups, &state.flat());
+        let mut inside = state.with(&open.carried);
+        let (step, first) = (self.e.b.i64((slots * u64::from(lanes)) as i64), self.e.b.i64(first as i64));
+        let start = self.e.b.mul(open.counter, step);
+        let start = self.e.b.add(start, first);
+        for slot in 0..slots {
+            let shift = self.e.b.i64((slot * u64::from(lanes)) as i64);
+            let start = self.e.b.add(start, shift);
+            self.step(sweep, point.along(var, start, lanes), &mut inside, slot as usize);
+        }
+        let after = self.e.b.end_loop(open, &inside.flat());
+        state.with(&after)
+    }
+
+    /// One iteration of a sweep: all values, then the reductions, then the stores. `place` is the state's row.
+    fn step(&mut self, sweep: &Sweep, mut point: Point, state: &mut State, place: usize) {
+        for root in roots(sweep) {
+            self.e.evaluate(&mut point, root);
+        }
+        for (number, reduction) in sweep.reductions.iter().enumerate() {
+            let value = self.e.evaluate_wide(&mut point, reduction.value);
+            let old = state.at(place, number).clone();
+            let new = self.accumulate(&mut point, reduction.kind, &old, value);
+            let new = self.keep_inactive(&point, &old, new);
+            *state.at(place, number) = new;
+        }
+        sweep.stores.iter().for_each(|store| self.e.store(&mut point, store));
+    }
+
+    fn accumulate(&mut self, point: &mut Point, kind: ReduceKind, old: &Accumulator, value: Value) -> Accumulator {
+        match kind {
+            ReduceKind::Sum => vec![self.e.b.add(old[0], value)],
+            ReduceKind::Max => vec![self.e.b.max(old[0], value)],
+            ReduceKind::ArgMax => {
+                let index = Index::row_major(self.nest.parallel.len() as u32, &self.nest.inner);
+                let position = self.e.position(point, &index);
+                let position = self.e.b.splat(position, value.ty.lanes);
+                let better = self.e.b.compare(Compare::Greater, value, old[0]);
+                vec![self.e.b.select(better, value, old[0]), self.e.b.select(better, position, old[1])]
+            }
+        }
+    }
+
+    /// In a partial vector the lanes beyond the domain keep what they had.
+    fn keep_inactive(&mut self, point: &Point, old: &Accumulator, new: Accumulator) -> Accumulator {
+        let lanes = self.e.lanes;
+        let Some(active) = point.lane.map(|lane| lane.active).filter(|&active| active < lanes) else { return new };
+        let mask = self.e.b.mask(lanes, active);
+        new.iter().zip(old).map(|(&new, &old)| self.e.b.select(mask, new, old)).collect()
+    }
+}
+
+/// The accumulators of a running sweep: for each point and slot, one for each reduction.
+#[derive(Clone)]
+struct State {
+    /// Independent accumulators of one reduction, to hide the latency of its operation.
+    slots: usize,
+    kinds: Vec<ReduceKind>,
+    values: Vec<Accumulator>,
+}
+
+impl State {
+    fn at(&mut self, place: usize, reduction: usize) -> &mut Accumulator {
+        let position = place * self.kinds.len() + reduction;
+        &mut self.values[position]
+    }
+
+    fn flat(&self) -> Vec<Value> {
+        self.values.concat()
+    }
+
+    /// The same shape with other values, given flat.
+    fn with(&self, flat: &[Value]) -> State {
+        let mut rest = flat;
+        let values = self.values.iter().map(|old| {
+            let (head, tail) = rest.split_at(old.len());
+            rest = tail;
+            head.to_vec()
+        });
+        State { values: values.collect(), kinds: self.kinds.clone(), slots: self.slots }
+    }
+
+    /// The reductions of one point, slots combined in order.
+    fn totals(&self, b: &mut Builder, point: usize) -> Vec<Accumulator> {
+        let of =
+            |slot: usize, number: usize| self.values[(point * self.slots + slot) * self.kinds.len() + number].clone();
+        let total = |(number, &kind)| {
+            (1..self.slots).fold(of(0, number), |total, slot| b.combine(kind, &total, &of(slot, number)))
+        };
+        self.kinds.iter().enumerate().map(total).collect()
+    }
+}
+
+/// Reductions.
+impl Builder {
+    fn identity(&mut self, kind: ReduceKind, lanes: u32) -> Accumulator {
+        match kind {
+            ReduceKind::Sum => vec![self.float(lanes, 0.0)],
+            ReduceKind::Max => vec![self.float(lanes, f32::NEG_INFINITY)],
+            ReduceKind::ArgMax => vec![self.float(lanes, f32::NEG_INFINITY), self.int(lanes, 0)],
+        }
+    }
+
+    fn combine(&mut self, kind: ReduceKind, a: &Accumulator, b: &Accumulator) -> Accumulator {
+        match kind {
+            ReduceKind::Sum => vec![self.add(a[0], b[0])],
+            ReduceKind::Max => vec![self.max(a[0], b[0])],
+            ReduceKind::ArgMax => {
+                let greater = self.compare(Compare::Greater, b[0], a[0]);
+                let equal = self.compare(Compare::Equal, b[0], a[0]);
+                let before = self.compare(Compare::Less, b[1], a[1]);
+                let tie = self.and(equal, before);
+                let better = self.or(greater, tie);
+                vec![self.select(better, b[0], a[0]), self.select(better, b[1], a[1])]
+            }
+        }
+    }
+
+    /// Combines all lanes, by halves.
+    fn across(&mut self, kind: ReduceKind, mut total: Accumulator) -> Accumulator {
+        let mut lanes = total[0].ty.lanes;
+        while lanes > 2 {
+            lanes /= 2;
+            let half = |b: &mut Builder, start: u32| -> Accumulator {
+                let chosen: Vec<u32> = (start..start + lanes).collect();
+                total.iter().map(|&value| b.shuffle(value, value, &chosen)).collect()
+            };
+            let (low, high) = (half(self, 0), half(self, lanes));
+            total = self.combine(kind, &low, &high);
+        }
+        let lane =
+            |b: &mut Builder, lane: u32| -> Accumulator { total.iter().map(|&value| b.extract(value, lane)).collect() };
+        let (low, high) = (lane(self, 0), lane(self, 1));
+        self.combine(kind, &low, &high)
+    }
+
+    /// `(value mod size, value / size)`.
+    pub(crate) fn split(&mut self, value: Value, size: u64) -> (Value, Value) {
+        let size = self.i64(size as i64);
+        (self.rem_unsigned(value, size), self.div_unsigned(value, size))
+    }
+
+    /// The first unit of a tile, where `units` are spread evenly over `tiles`.
+    pub(crate) fn boundary(&mut self, tile: Value, units: u64, tiles: u64) -> Value {
+        debug_assert_eq!(tile.ty, Type::I64);
+        let (units, tiles) = (self.i64(units as i64), self.i64(tiles as i64));
+        let product = self.mul(tile, units);
+        self.div_unsigned(product, tiles)
+    }
+}

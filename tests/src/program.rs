@@ -1,0 +1,68 @@
+//! Programs compiled in the test's own process.
+
+use std::path::Path;
+use trainc::{
+    check::{self, Sources},
+    compile::{Compilation, Provenance},
+    diagnostic::{self, Diagnostic},
+    source::{FileId, SourceMap, Span},
+};
+use trainc_runtime::{Options, Session, artifact::Artifact};
+
+/// Sources in memory: one program without imports besides the standard library.
+#[derive(Default)]
+pub struct MemorySources {
+    map: SourceMap,
+}
+
+impl Sources for MemorySources {
+    fn map(&mut self) -> &mut SourceMap {
+        &mut self.map
+    }
+
+    fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
+        Err(check::import_failed(span, path, "programs in memory import nothing"))
+    }
+}
+
+/// Checks, rewrites and schedules a program text; panics with the rendered diagnostics if it is wrong.
+pub fn compile(name: &str, text: &str, set: &[(&str, &str)]) -> Compilation {
+    let settings: Vec<(String, String)> = set.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    let mut sources = MemorySources::default();
+    let root = sources.map.add(name, text);
+    let program = check::check(&mut sources, root, &settings)
+        .unwrap_or_else(|found| panic!("{}", diagnostic::render(&sources.map, &found, false)));
+    Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The artifact of a program text for this machine.
+pub fn artifact(name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
+    let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
+    let isas = [trainc_kernels::host_isa()];
+    compile(name, text, set).artifact(&isas, &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A session that runs a program text.
+pub fn session(name: &str, text: &str, set: &[(&str, &str)], options: &Options) -> Session {
+    Session::new(artifact(name, text, set), options).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The text of a file of this repository.
+pub fn read(path: &str) -> String {
+    let path = crate::root().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All `.train` files of a folder of this repository, sorted.
+pub fn programs(folder: &str) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(crate::root().join(folder)).into_iter().flatten().flatten();
+    let is_program = |path: &std::path::PathBuf| path.extension() == Some("train".as_ref() as &std::ffi::OsStr);
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).filter(is_program).collect();
+    paths.sort();
+    paths
+}
+
+/// The name of a file without folder and ending.
+pub fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}

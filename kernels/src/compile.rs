@@ -3,7 +3,9 @@
 use crate::{
     codegen::{self, CodegenError},
     emit::builder::Builder,
+    gemm,
     ir::{Body, Kernel},
+    micro::MicroKernels,
     nest,
     stage::Lowered,
 };
@@ -48,8 +50,13 @@ pub fn host_isa() -> Isa {
 
 /// Bytes of memory that a kernel's stages share. If not 0, a launch passes one more buffer of that size after the
 /// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets.
-pub fn workspace_bytes(_kernel: &Kernel) -> u64 {
-    0
+pub fn workspace_bytes(kernel: &Kernel) -> u64 {
+    match &kernel.body {
+        Body::Gemm(product) => {
+            [8, 16].map(|lanes| gemm::workspace_bytes(kernel, product, lanes)).into_iter().max().unwrap_or(0)
+        }
+        _ => 0,
+    }
 }
 
 /// Compiles kernels for an instruction set. Stage symbols are unique over all objects.
@@ -77,11 +84,10 @@ pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compil
 
 /// Every `workers`-th kernel from `worker` on, as one object.
 fn part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
-    let mut builder = Builder::default();
+    let mut unit = Unit::new(isa);
     let mine = kernels.iter().enumerate().skip(worker).step_by(workers);
-    let specs = mine.map(|(number, kernel)| (number, spec(kernel, lower(&mut builder, kernel, isa, number))));
-    let specs = specs.collect();
-    Ok((codegen::object(&builder.finish(), isa)?, specs))
+    let specs = mine.map(|(number, kernel)| (number, spec(kernel, unit.lower(kernel, number)))).collect();
+    Ok((codegen::object(&unit.finish(), isa)?, specs))
 }
 
 type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
@@ -92,9 +98,9 @@ type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
 /// If the kernel is malformed.
 pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
     verify(kernel)?;
-    let mut builder = Builder::default();
-    lower(&mut builder, kernel, isa, 0);
-    Ok(builder.finish())
+    let mut unit = Unit::new(isa);
+    unit.lower(kernel, 0);
+    Ok(unit.finish())
 }
 
 /// The machine code of one kernel as assembly.
@@ -106,16 +112,35 @@ pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
 }
 
 fn verify(kernel: &Kernel) -> Result<(), CodegenError> {
-    let lowered = matches!(kernel.body, Body::Nest(_));
-    let supported = if lowered { Ok(()) } else { Err("products are not lowered yet".into()) };
+    let lowered = matches!(kernel.body, Body::Nest(_) | Body::Gemm(_));
+    let supported = if lowered { Ok(()) } else { Err("attention is not lowered yet".into()) };
     supported.and(kernel.verify()).map_err(|reason| CodegenError::Malformed { label: kernel.label.clone(), reason })
 }
 
-fn lower(builder: &mut Builder, kernel: &Kernel, isa: Isa, number: usize) -> Lowered {
-    let name = format!("k{number}");
-    match &kernel.body {
-        Body::Nest(nest) => nest::lower(builder, kernel, nest, lanes(isa), &name),
-        Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => unreachable!("refused by `verify`"),
+/// A module in the making.
+struct Unit {
+    builder: Builder,
+    micro: MicroKernels,
+}
+
+impl Unit {
+    fn new(isa: Isa) -> Unit {
+        Unit { builder: Builder::default(), micro: MicroKernels::new(lanes(isa)) }
+    }
+
+    fn lower(&mut self, kernel: &Kernel, number: usize) -> Lowered {
+        let (b, micro) = (&mut self.builder, &mut self.micro);
+        let name = format!("k{number}");
+        match &kernel.body {
+            Body::Nest(nest) => nest::lower(b, kernel, nest, micro.tile.lanes, &name),
+            Body::Gemm(product) => gemm::lower(b, micro, kernel, product, &name),
+            Body::Attention(_) | Body::AttentionBackward(_) => unreachable!("refused by `verify`"),
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.micro.emit(&mut self.builder);
+        self.builder.finish()
     }
 }
 

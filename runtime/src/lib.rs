@@ -4,7 +4,18 @@
 pub mod abi;
 pub mod artifact;
 pub mod atomic;
+pub mod checkpoint;
 pub mod code;
+pub mod data;
 pub mod device;
+mod error;
+mod float_check;
+mod init;
 pub mod memory;
+mod numbers;
 pub mod philox;
+mod session;
+
+pub use error::{Error, Result};
+pub use numbers::{Numbers, Values};
+pub use session::{Batch, GenerateOptions, Options, Session};

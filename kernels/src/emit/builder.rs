@@ -136,12 +136,12 @@ impl Builder {
         self.known.clear();
         self.integers.clear();
         let parameters = join(args.iter().map(|arg| format!("{arg}: {}", arg.ty)));
-        let linkage = if public { "" } else { "\"noinline\", " };
-        let visibility = if public { "" } else { "private " };
+        let (noinline, linkage) =
+            if public { ("", "") } else { ("\"noinline\", ", ", llvm.linkage = #llvm.linkage<internal>") };
         let _ = writeln!(
             self.module,
-            "func.func {visibility}@{name}({parameters}) attributes {{passthrough = [{linkage}\"nounwind\", \
-             \"no-builtins\"]}} {{\n{constants}{body}return\n}}"
+            "func.func @{name}({parameters}) attributes {{passthrough = [{noinline}\"nounwind\", \
+             \"no-builtins\"]{linkage}}} {{\n{constants}{body}return\n}}"
         );
     }
 
@@ -253,6 +253,15 @@ impl Builder {
 
     pub fn sub(&mut self, a: Value, b: Value) -> Value {
         self.binary(if Self::is_float(a) { "arith.subf" } else { "arith.subi" }, a, b)
+    }
+
+    /// Difference of i64; folds constants.
+    pub fn sub_known(&mut self, a: Value, b: Value) -> Value {
+        match (self.known_integer(a), self.known_integer(b)) {
+            (Some(x), Some(y)) => self.i64(x - y),
+            (_, Some(0)) => a,
+            _ => self.sub(a, b),
+        }
     }
 
     /// Product of floats or integers; folds i64 constants.

@@ -46,6 +46,11 @@ impl Point {
         point
     }
 
+    /// The value (in lane 0) of a variable that is fixed.
+    pub fn value_of(&self, var: u32) -> Value {
+        self.vars[var as usize].expect("the variable is fixed")
+    }
+
     /// Makes an accumulator known.
     pub fn set_accumulator(&mut self, number: usize, value: Value) {
         self.accumulators[number] = Some(value);
@@ -492,9 +497,15 @@ impl Emitter<'_> {
         self.b.store(stored, address);
     }
 
-    fn element(&mut self, point: &mut Point, buffer: u32, index: &Index, lane: u32) -> Value {
+    /// The address of an element.
+    pub fn element(&mut self, point: &mut Point, buffer: u32, index: &Index, lane: u32) -> Value {
         let position = self.index(point, index, lane);
         self.b.address(self.pointer(buffer), position, self.stored(buffer))
+    }
+
+    /// The storage type of a buffer.
+    pub fn dtype(&self, buffer: u32) -> DType {
+        self.buffers[buffer as usize].dtype
     }
 
     fn is_read_only(&self, buffer: u32) -> bool {

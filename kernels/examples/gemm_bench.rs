@@ -1,0 +1,132 @@
+//! Times matrix products against the machine's peak of fused multiply-adds, on one thread.
+//!
+//! `cargo run --release -p trainc-kernels --example gemm_bench`
+
+use std::time::Instant;
+use trainc_kernels::{
+    Options, compile, host_isa,
+    ir::{
+        Access::{Read, Write},
+        Body, Buffer, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store,
+    },
+};
+use trainc_runtime::code::LoadedCode;
+
+/// `c[m, n] = Σ a[m, k] b[k, n]`; `transposed` says whether each factor lies the other way round.
+fn product([batch, m, n, k]: [u64; 4], transposed: [bool; 2]) -> Kernel {
+    let place = |row: u32, column: u32, rows: u64, columns: u64, transposed: bool| {
+        let (row_stride, column_stride) = if transposed { (1, rows) } else { (columns, 1) };
+        let strides = [(0, rows * columns), (row, row_stride), (column, column_stride)];
+        Index::linear(strides.map(|(var, stride)| (var, stride as i64)))
+    };
+    let mut exprs = Exprs::default();
+    let lhs = exprs.load(0, place(1, 3, m, k, transposed[0]));
+    let rhs = exprs.load(1, place(3, 2, k, n, transposed[1]));
+    let value = exprs.add(Expr::Accumulator(0));
+    let stores = vec![Store { buffer: 2, index: place(1, 2, m, n, false), value, accumulate: false }];
+    let buffer = |elements, access| Buffer { dtype: DType::F32, elements, access };
+    let buffers = vec![buffer(batch * m * k, Read), buffer(batch * k * n, Read), buffer(batch * m * n, Write)];
+    let (batch, m, n, k) = (vec![batch], vec![m], vec![n], vec![k]);
+    let body = Body::Gemm(Gemm { batch, m, n, k, exprs, lhs, rhs, precision: Precision::F32, stores });
+    Kernel { label: "product".into(), buffers, body }
+}
+
+/// Memory aligned as the runtime aligns it.
+fn aligned(bytes: u64) -> Vec<[f32; 16]> {
+    vec![[0.25; 16]; bytes.div_ceil(64) as usize + 64]
+}
+
+fn pointer(memory: &mut [[f32; 16]]) -> *mut u8 {
+    let address = memory.as_mut_ptr().cast::<u8>();
+    address.wrapping_add(address.align_offset(64))
+}
+
+/// Seconds of the fastest run of a kernel.
+fn best_time(kernel: &Kernel) -> f64 {
+    let compiled = compile(std::slice::from_ref(kernel), host_isa(), &Options { threads: 1 }).expect("it compiles");
+    let code = LoadedCode::load(&compiled.objects).expect("it loads");
+    let spec = &compiled.specs[0];
+    let mut memory: Vec<_> = spec.buffer_bytes.iter().map(|&bytes| aligned(bytes)).collect();
+    let args: Vec<*mut u8> = memory.iter_mut().map(|memory| pointer(memory)).collect();
+    let mut scratch = aligned(spec.scratch_bytes);
+    let scratch = pointer(&mut scratch);
+    let mut best = f64::INFINITY;
+    let begin = Instant::now();
+    while begin.elapsed().as_secs_f64() < 1.0 {
+        let start = Instant::now();
+        for stage in &spec.stages {
+            let function = code.symbol(&stage.symbol).expect("the symbol exists");
+            // SAFETY: the arguments are those of the specification.
+            unsafe { function(args.as_ptr(), 0, 0, stage.tiles, scratch) };
+        }
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    best
+}
+
+/// GF/s of a product that never leaves the first-level cache: the microkernel alone.
+fn resident_peak() -> f64 {
+    let sizes = [1, 96, 16, 256];
+    2.0 * sizes.iter().product::<u64>() as f64 / best_time(&product(sizes, [false, false])) / 1e9
+}
+
+/// GF/s of independent fused multiply-adds in registers.
+#[cfg(target_arch = "x86_64")]
+fn register_peak() -> f64 {
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx2,fma")]
+    fn run(count: u64) -> f32 {
+        let mut sums = [_mm256_set1_ps(0.5); 12];
+        let (a, b) = (_mm256_set1_ps(0.5), _mm256_set1_ps(0.25));
+        for _ in 0..count {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(a, *sum, b);
+            }
+        }
+        let total = sums.into_iter().fold(_mm256_setzero_ps(), |total, sum| _mm256_add_ps(total, sum));
+        _mm256_cvtss_f32(total)
+    }
+
+    let count = 10_000_000;
+    let mut best = f64::INFINITY;
+    for _ in 0..10 {
+        let start = Instant::now();
+        // SAFETY: kernels for this machine need AVX2 and FMA anyway.
+        std::hint::black_box(unsafe { run(std::hint::black_box(count)) });
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    count as f64 * 12.0 * 16.0 / best / 1e9
+}
+
+fn main() {
+    let peak = register_peak();
+    println!("peak of 256-bit FMA: {peak:.1} GF/s; microkernel in cache: {:.1} GF/s", resident_peak());
+    println!("{:>24} {:>8} {:>10} {:>8} {:>8}", "batch, m, n, k", "layout", "ms", "GF/s", "of peak");
+    let filter = std::env::args().nth(1).unwrap_or_default();
+    for sizes in [
+        [1, 4096, 768, 192],
+        [1, 1024, 1024, 1024],
+        [1, 4096, 1152, 384],
+        [1, 4096, 384, 1536],
+        [1, 256, 3072, 768],
+        [1, 256, 768, 3072],
+        [1, 768, 3072, 256],
+        [1, 384, 1536, 4096],
+        [1, 256, 50257, 768],
+        [1, 4096, 512, 128],
+        [1, 128, 512, 4096],
+        [96, 256, 64, 256],
+        [48, 64, 64, 64],
+    ] {
+        for (name, transposed) in [("nn", [false, false]), ("nt", [false, true]), ("tn", [true, false])] {
+            let label = format!("{sizes:?} {name}");
+            if label.contains(&filter) {
+                let seconds = best_time(&product(sizes, transposed));
+                let speed = 2.0 * sizes.iter().product::<u64>() as f64 / seconds / 1e9;
+                let sizes = format!("{sizes:?}");
+                println!("{sizes:>24} {name:>8} {:>10.3} {speed:>8.1} {:>7.0}%", seconds * 1e3, 100.0 * speed / peak);
+            }
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Lowering of [`Gemm`]s: packed, blocked products in the manner of Goto, around the shared microkernel.
+//!
+//! A unit of work is a block of rows times a block of columns of one batch entry, with the whole contraction, so that
+//! the epilogue sees final sums and no two threads add to one element. The longer side is cut into units; of the shorter
+//! one every unit covers all. An operand that units share is packed once, by a stage of its own, into the workspace; one
+//! that belongs to a unit is packed by that unit into scratch; a left factor that is a plain f32 array is not packed.
+
+mod pack;
+mod plan;
+mod prepare;
+
+use crate::{
+    emit::{
+        builder::{Builder, Compare, Elem, Loop, Type, Value},
+        point::{Emitter, Point, argument},
+    },
+    ir::{Gemm, Index, Kernel},
+    micro::{Left, MicroKernels, Output},
+    stage::{Lowered, emit_stage},
+};
+use plan::{LeftLayout, Place, Plan};
+
+/// Bytes of workspace that a product needs, for vectors of `lanes`.
+pub(crate) fn workspace_bytes(kernel: &Kernel, gemm: &Gemm, lanes: u32) -> u64 {
+    Plan::new(kernel, &prepare::prepare(gemm, lanes), lanes).workspace_bytes()
+}
+
+/// Lowers a verified product.
+pub(crate) fn lower(b: &mut Builder, micro: &mut MicroKernels, kernel: &Kernel, gemm: &Gemm, name: &str) -> Lowered {
+    let lanes = micro.tile.lanes;
+    let gemm = prepare::prepare(gemm, lanes);
+    let plan = Plan::new(kernel, &gemm, lanes);
+    let mut stages = Vec::new();
+    for shared in plan.shared() {
+        let symbol = format!("{name}_{}", stages.len());
+        let tiles = plan.pack_tiles(shared);
+        emit_stage(b, &symbol, |b, stage| {
+            let workspace = argument(b, stage.args, kernel.buffers.len());
+            let e = Emitter::new(b, &gemm.exprs, &kernel.buffers, stage.args, stage.instance, lanes);
+            let mut lowering = Lowering { e, micro, gemm: &gemm, plan: &plan, workspace, scratch: stage.scratch };
+            lowering.pack_stage(shared, stage.begin, stage.end, tiles);
+        });
+        stages.push((symbol, tiles));
+    }
+    let symbol = format!("{name}_{}", stages.len());
+    let tiles = plan.tiles();
+    emit_stage(b, &symbol, |b, stage| {
+        let workspace =
+            if plan.workspace_bytes() > 0 { argument(b, stage.args, kernel.buffers.len()) } else { stage.scratch };
+        let e = Emitter::new(b, &gemm.exprs, &kernel.buffers, stage.args, stage.instance, lanes);
+        let mut lowering = Lowering { e, micro, gemm: &gemm, plan: &plan, workspace, scratch: stage.scratch };
+        lowering.main_stage(stage.begin, stage.end, tiles);
+    });
+    stages.push((symbol, tiles));
+    Lowered { stages, scratch_bytes: plan.scratch_bytes() }
+}
+
+struct Lowering<'a> {
+    e: Emitter<'a>,
+    micro: &'a mut MicroKernels,
+    gemm: &'a Gemm,
+    plan: &'a Plan,
+    workspace: Value,
+    scratch: Value,
+}
+
+/// A range `start..start + size` of rows, of column panels, or of the contraction.
+#[derive(Clone, Copy)]
+struct Span {
+    start: Value,
+    size: Value,
+}
+
+/// A block of the product that is being computed: rows and panels of one batch entry.
+struct Block<'a> {
+    point: &'a Point,
+    batch: Value,
+    rows: Span,
+    panels: Span,
+}
+
+impl Lowering<'_> {
+    /// The number of the first row, column and contraction variable.
+    fn first_vars(&self) -> [u32; 3] {
+        let (batch, m, n) = (self.gemm.batch.len(), self.gemm.m.len(), self.gemm.n.len());
+        [batch as u32, (batch + m) as u32, (batch + m + n) as u32]
+    }
+
+    fn empty_point(&self) -> Point {
+        Point::new(self.gemm.batch.len() + self.gemm.m.len() + self.gemm.n.len() + self.gemm.k.len(), 1)
+    }
+
+    /// Fixes the variables of some dims from the flattened position.
+    fn decode(&mut self, point: &Point, first: u32, dims: &[u64], position: Value) -> Point {
+        let (mut point, mut rest) = (point.clone(), position);
+        for (axis, &dim) in dims.iter().enumerate().rev() {
+            let (place, outer) = if axis == 0 { (rest, rest) } else { self.e.b.split(rest, dim) };
+            point = point.at(first + axis as u32, place);
+            rest = outer;
+        }
+        point
+    }
+
+    fn times(&mut self, value: Value, factor: u64) -> Value {
+        let factor = self.e.b.i64(factor as i64);
+        self.e.b.mul(value, factor)
+    }
+
+    fn plus(&mut self, value: Value, addend: u64) -> Value {
+        let addend = self.e.b.i64(addend as i64);
+        self.e.b.add(value, addend)
+    }
+
+    /// Opens `for counter in (0..size).step_by(step)`.
+    fn begin_steps(&mut self, size: Value, step: u64) -> Loop {
+        let bounds = (self.e.b.i64(0), size, self.e.b.i64(step as i64));
+        self.e.b.begin_loop(bounds, &[])
+    }
+
+    /// The address of f32 element `position` from `base`.
+    fn float_at(&mut self, base: Value, position: Value) -> Value {
+        self.e.b.address(base, position, Elem::F32)
+    }
+
+    /// The part of `scratch` that starts after `floats` elements.
+    fn scratch_at(&mut self, floats: u64) -> Value {
+        let offset = self.e.b.i64(floats as i64);
+        self.float_at(self.scratch, offset)
+    }
+
+    /// `start..min(start + length, limit)`
+    fn span(&mut self, start: Value, length: u64, limit: Value) -> Span {
+        let length = self.e.b.i64(length as i64);
+        let rest = self.e.b.sub_known(limit, start);
+        Span { start, size: self.e.b.min_signed(length, rest) }
+    }
+
+    fn main_stage(&mut self, begin: Value, end: Value, tiles: u64) {
+        let [low, high] = [begin, end].map(|tile| self.e.b.boundary(tile, self.plan.units(), tiles));
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &[]);
+        self.unit(open.counter);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    fn unit(&mut self, unit: Value) {
+        let plan = self.plan;
+        let (column_block, rest) = self.e.b.split(unit, plan.column_blocks());
+        let (row_block, batch) = self.e.b.split(rest, plan.row_blocks());
+        let mut point = self.empty_point();
+        if !self.gemm.batch.is_empty() {
+            point = self.decode(&point, 0, &self.gemm.batch, batch);
+        }
+        let (start, limit) = (self.times(row_block, plan.rows_per_unit), self.e.b.i64(plan.rows as i64));
+        let rows = self.span(start, plan.rows_per_unit, limit);
+        let (start, limit) = (self.times(column_block, plan.panels_per_unit), self.e.b.i64(plan.panels as i64));
+        let panels = self.span(start, plan.panels_per_unit, limit);
+        self.pieces(panels, plan.panels_per_block, |lowering, panels| {
+            lowering.pieces(rows, plan.rows_per_block, |lowering, rows| {
+                lowering.block(&Block { point: &point, batch, rows, panels });
+            });
+        });
+    }
+
+    /// Runs the body for consecutive pieces of a span.
+    fn pieces(&mut self, span: Span, length: u64, emit: impl FnOnce(&mut Self, Span)) {
+        let end = self.e.b.add(span.start, span.size);
+        let step = self.e.b.i64(length as i64);
+        let open = self.e.b.begin_loop((span.start, end, step), &[]);
+        let piece = self.span(open.counter, length, end);
+        emit(self, piece);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// A block over the whole contraction, one piece of it after the other.
+    fn block(&mut self, block: &Block) {
+        let depth = Span { start: self.e.b.i64(0), size: self.e.b.i64(self.plan.depth as i64) };
+        if self.plan.depth_per_block == self.plan.depth {
+            return self.depth_block(block, depth);
+        }
+        self.pieces(depth, self.plan.depth_per_block, |lowering, depth| lowering.depth_block(block, depth));
+    }
+
+    fn depth_block(&mut self, block: &Block, depth: Span) {
+        if self.plan.left_place == Place::Scratch {
+            let target = self.scratch_at(self.plan.left_offset());
+            self.pack_left_block(block, depth, target);
+        }
+        if self.plan.right_place == Place::Scratch {
+            let target = self.scratch_at(self.plan.right_offset());
+            self.pack_right_block(block, depth, target);
+        }
+        let open = self.begin_steps(block.panels.size, 1);
+        self.panel(block, depth, open.counter);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// All row tiles against one panel.
+    fn panel(&mut self, block: &Block, depth: Span, panel: Value) {
+        let height = self.plan.tile.rows;
+        let rest = self.plan.rows % height;
+        let (_, full) = self.e.b.split(block.rows.size, height);
+        let full = self.times(full, height);
+        let open = self.begin_steps(full, height);
+        self.tile(block, depth, (open.counter, height), panel);
+        self.e.b.end_loop(open, &[]);
+        if rest > 0 {
+            let is_partial = self.e.b.compare(Compare::Less, full, block.rows.size);
+            let open = self.e.b.begin_if(is_partial, &[]);
+            self.tile(block, depth, (full, rest), panel);
+            self.e.b.begin_else(&[]);
+            self.e.b.end_if(open, &[]);
+        }
+    }
+
+    /// One register tile: `rows` rows from `row` of the block on, against panel `panel` of the block.
+    fn tile(&mut self, block: &Block, depth: Span, (row, rows): (Value, u64), panel: Value) {
+        let left = self.left(block, depth, row);
+        let right = self.right(block, depth, panel);
+        let stride = self.plan.sums_stride();
+        let offset = if self.plan.keeps_sums() { self.sums_offset(row, panel) } else { self.e.b.i64(0) };
+        let sums = self.float_at(self.scratch, offset);
+        let row_stride = self.e.b.i64(stride as i64);
+        self.micro.call(
+            self.e.b,
+            rows,
+            left,
+            right,
+            depth.size,
+            Output { pointer: sums, row_stride, accumulate: depth.start },
+        );
+        if !self.plan.keeps_sums() {
+            return self.epilogue(block, (row, rows), panel, sums);
+        }
+        let end = self.e.b.add(depth.start, depth.size);
+        let whole = self.e.b.i64(self.plan.depth as i64);
+        let is_last = self.e.b.compare(Compare::Equal, end, whole);
+        let open = self.e.b.begin_if(is_last, &[]);
+        self.epilogue(block, (row, rows), panel, sums);
+        self.e.b.begin_else(&[]);
+        self.e.b.end_if(open, &[]);
+    }
+
+    fn sums_offset(&mut self, row: Value, panel: Value) -> Value {
+        let row = self.times(row, self.plan.sums_stride());
+        let column = self.times(panel, self.plan.tile.columns());
+        self.e.b.add(row, column)
+    }
+
+    fn left(&mut self, block: &Block, depth: Span, row: Value) -> Left {
+        let absolute = self.e.b.add(block.rows.start, row);
+        let (pointer, [row_stride, k_stride]) = match (self.plan.left_place, self.plan.left_layout) {
+            (Place::Direct, _) => self.direct_left(block.point, absolute, depth.start),
+            (Place::Scratch, layout) => {
+                let base = self.scratch_at(self.plan.left_offset());
+                let zero = self.e.b.i64(0);
+                let position = self.packed_left(layout, row, zero, self.plan.padded_depth_block());
+                (self.float_at(base, position), self.plan.left_strides(self.plan.padded_depth_block()))
+            }
+            (Place::Workspace, layout) => {
+                let depth_stride = self.plan.padded_depth();
+                let entry = self.times(block.batch, self.plan.left_elements());
+                let position = self.packed_left(layout, absolute, depth.start, depth_stride);
+                let position = self.e.b.add(entry, position);
+                let base = self.workspace_at(self.plan.left_workspace_offset());
+                (self.float_at(base, position), self.plan.left_strides(depth_stride))
+            }
+        };
+        Left { pointer, row_stride: self.e.b.i64(row_stride as i64), k_stride: self.e.b.i64(k_stride as i64) }
+    }
+
+    /// The position of a row (the first of its tile) at a depth in a packed left factor.
+    fn packed_left(&mut self, layout: LeftLayout, row: Value, k: Value, depth: u64) -> Value {
+        match layout {
+            LeftLayout::Rows | LeftLayout::RowsScalar => {
+                let position = self.times(row, depth);
+                self.e.b.add(position, k)
+            }
+            LeftLayout::Panels => {
+                let width = self.plan.panel_rows();
+                let (_, panel) = self.e.b.split(row, self.plan.tile.rows);
+                let position = self.times(panel, depth * width);
+                let k = self.times(k, width);
+                self.e.b.add(position, k)
+            }
+        }
+    }
+
+    fn direct_left(&mut self, point: &Point, row: Value, k: Value) -> (Value, [u64; 2]) {
+        let direct = self.plan.direct.clone().expect("the plan says direct");
+        let [rows, _, ks] = self.first_vars();
+        let point = &mut self.decode(point, rows, &self.gemm.m, row);
+        let mut at = self.decode(point, ks, &self.gemm.k, k);
+        let pointer = self.e.element(&mut at, direct.buffer, &direct.index, 0);
+        (pointer, direct.strides)
+    }
+
+    fn workspace_at(&mut self, floats: u64) -> Value {
+        let offset = self.e.b.i64(floats as i64);
+        self.float_at(self.workspace, offset)
+    }
+
+    fn right(&mut self, block: &Block, depth: Span, panel: Value) -> Value {
+        let columns = self.plan.tile.columns();
+        if self.plan.right_place == Place::Scratch {
+            let base = self.scratch_at(self.plan.right_offset());
+            let offset = self.times(panel, self.plan.depth_per_block * columns);
+            return self.float_at(base, offset);
+        }
+        let entry = self.times(block.batch, self.plan.panels);
+        let panel = self.e.b.add(block.panels.start, panel);
+        let panel = self.e.b.add(entry, panel);
+        let offset = self.times(panel, self.plan.depth);
+        let offset = self.e.b.add(offset, depth.start);
+        let offset = self.times(offset, columns);
+        let base = self.workspace_at(0);
+        self.float_at(base, offset)
+    }
+
+    /// The stores of a finished tile.
+    fn epilogue(&mut self, block: &Block, (row, rows): (Value, u64), panel: Value, sums: Value) {
+        let panel = self.e.b.add(block.panels.start, panel);
+        let [row_vars, column_vars, _] = self.first_vars();
+        let (place, point) = self.panel_point(block.point, panel);
+        let last_var = column_vars + self.gemm.n.len().saturating_sub(1) as u32;
+        let open = self.e.b.begin_count(rows, &[]);
+        let absolute = self.e.b.add(block.rows.start, row);
+        let absolute = self.e.b.add(absolute, open.counter);
+        let point = self.decode(&point, row_vars, &self.gemm.m, absolute);
+        let offset = self.times(open.counter, self.plan.sums_stride());
+        let sums = self.float_at(sums, offset);
+        self.by_width(place, |lowering, widths| {
+            let first = lowering.times(place, lowering.plan.tile.columns());
+            for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
+                let shift = half as u64 * u64::from(lowering.e.lanes);
+                let start = lowering.plus(first, shift);
+                let mut point = match lowering.gemm.n.is_empty() {
+                    true => point.clone(),
+                    false => point.along(last_var, start, *active),
+                };
+                let sum = lowering.load_sum(sums, shift, lowering.e.width(&point));
+                point.set_accumulator(0, sum);
+                lowering.stores(point);
+            }
+        });
+        self.e.b.end_loop(open, &[]);
+    }
+
+    fn load_sum(&mut self, sums: Value, shift: u64, lanes: u32) -> Value {
+        let shift = self.e.b.i64(shift as i64);
+        let address = self.float_at(sums, shift);
+        self.e.b.load(address, Type::vector(Elem::F32, lanes), false)
+    }
+
+    fn stores(&mut self, mut point: Point) {
+        for store in &self.gemm.stores {
+            for gathered in store.index.values() {
+                self.e.evaluate(&mut point, gathered);
+            }
+            self.e.evaluate(&mut point, store.value);
+        }
+        self.gemm.stores.iter().for_each(|store| self.e.store(&mut point, store));
+    }
+
+    /// The place of a panel along the last column dim, and the point with the other column dims fixed.
+    fn panel_point(&mut self, point: &Point, panel: Value) -> (Value, Point) {
+        let [_, first, _] = self.first_vars();
+        let (place, outer) = self.e.b.split(panel, self.plan.panels_per_row());
+        let outer_dims = &self.gemm.n[..self.gemm.n.len().saturating_sub(1)];
+        let point = if outer_dims.is_empty() { point.clone() } else { self.decode(point, first, outer_dims, outer) };
+        (place, point)
+    }
+
+    /// Emits for a full panel and, where the last panel of a row is narrower, for that too. The body is given the
+    /// active lanes of each vector.
+    fn by_width(&mut self, place: Value, mut emit: impl FnMut(&mut Self, [u32; 2])) {
+        let lanes = self.e.lanes;
+        let rest = self.plan.last_width();
+        let partial = [rest.min(lanes), rest.saturating_sub(lanes)];
+        if partial == [lanes; 2] {
+            return emit(self, partial);
+        }
+        if self.plan.panels_per_row() == 1 {
+            return emit(self, partial);
+        }
+        let last = self.e.b.i64(self.plan.panels_per_row() as i64 - 1);
+        let is_last = self.e.b.compare(Compare::Equal, place, last);
+        let open = self.e.b.begin_if(is_last, &[]);
+        emit(self, partial);
+        self.e.b.begin_else(&[]);
+        emit(self, [lanes; 2]);
+        self.e.b.end_if(open, &[]);
+    }
+}
+
+/// A left factor that can be read where it is.
+#[derive(Clone, Debug)]
+struct Direct {
+    buffer: u32,
+    index: Index,
+    /// Elements between rows, and between steps of the contraction.
+    strides: [u64; 2],
+}

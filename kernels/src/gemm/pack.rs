@@ -1,0 +1,290 @@
+//! Packing: evaluating a factor of a product into the layout that the microkernel reads.
+
+use super::{
+    Block, Lowering, Span,
+    plan::{LeftLayout, RightScan, Shared},
+};
+use crate::{
+    emit::{
+        builder::{Compare, Value},
+        point::Point,
+    },
+    ir::{DType, Expr, ExprId, Precision},
+};
+
+impl Lowering<'_> {
+    /// Packs the tiles `begin..end` of a shared factor into the workspace.
+    pub(super) fn pack_stage(&mut self, shared: Shared, begin: Value, end: Value, tiles: u64) {
+        let units = self.plan.pack_units(shared);
+        let [low, high] = [begin, end].map(|tile| self.e.b.boundary(tile, units, tiles));
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &[]);
+        match shared {
+            Shared::Left => self.pack_shared_left(open.counter),
+            Shared::Right => self.pack_shared_right(open.counter),
+        }
+        self.e.b.end_loop(open, &[]);
+    }
+
+    fn whole_depth(&mut self) -> Span {
+        Span { start: self.e.b.i64(0), size: self.e.b.i64(self.plan.depth as i64) }
+    }
+
+    fn batch_point(&mut self, batch: Value) -> Point {
+        let point = self.empty_point();
+        if self.gemm.batch.is_empty() { point } else { self.decode(&point, 0, &self.gemm.batch, batch) }
+    }
+
+    fn pack_shared_right(&mut self, unit: Value) {
+        let (panel, batch) = self.e.b.split(unit, self.plan.panels);
+        let point = self.batch_point(batch);
+        let offset = self.times(unit, self.plan.depth * self.plan.tile.columns());
+        let target = self.float_at(self.workspace, offset);
+        let depth = self.whole_depth();
+        self.pack_panel(&point, panel, depth, target);
+    }
+
+    fn pack_shared_left(&mut self, unit: Value) {
+        let (tile, batch) = self.e.b.split(unit, self.plan.row_tiles());
+        let point = self.batch_point(batch);
+        let entry = self.times(batch, self.plan.left_elements());
+        let base = self.workspace_at(self.plan.left_workspace_offset());
+        let base = self.float_at(base, entry);
+        let start = self.times(tile, self.plan.tile.rows);
+        let (zero, depth, stride) = (self.e.b.i64(0), self.whole_depth(), self.plan.padded_depth());
+        let position = self.packed_left(self.plan.left_layout, start, zero, stride);
+        let target = self.float_at(base, position);
+        let limit = self.e.b.i64(self.plan.rows as i64);
+        let rows = self.span(start, self.plan.tile.rows, limit);
+        self.pack_rows(&point, rows, depth, (target, stride));
+    }
+
+    /// Packs the right factor of a block: its panels, one after the other, each `depth_per_block` deep.
+    pub(super) fn pack_right_block(&mut self, block: &Block, depth: Span, target: Value) {
+        let open = self.begin_steps(block.panels.size, 1);
+        let offset = self.times(open.counter, self.plan.depth_per_block * self.plan.tile.columns());
+        let target = self.float_at(target, offset);
+        let panel = self.e.b.add(block.panels.start, open.counter);
+        self.pack_panel(block.point, panel, depth, target);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// Packs the left factor of a block.
+    pub(super) fn pack_left_block(&mut self, block: &Block, depth: Span, target: Value) {
+        let stride = self.plan.padded_depth_block();
+        let height = self.plan.tile.rows;
+        let open = self.begin_steps(block.rows.size, height);
+        let zero = self.e.b.i64(0);
+        let position = self.packed_left(self.plan.left_layout, open.counter, zero, stride);
+        let target = self.float_at(target, position);
+        let start = self.e.b.add(block.rows.start, open.counter);
+        let end = self.e.b.add(block.rows.start, block.rows.size);
+        let rows = self.span(start, height, end);
+        self.pack_rows(block.point, rows, depth, (target, stride));
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// One panel of the right factor: `target[k][column]`. Columns beyond the domain hold anything.
+    fn pack_panel(&mut self, point: &Point, panel: Value, depth: Span, target: Value) {
+        let (place, point) = self.panel_point(point, panel);
+        match self.plan.right_scan {
+            RightScan::Columns => self.pack_along_columns(&point, place, depth, target),
+            RightScan::Depth => self.pack_along_depth(&point, place, depth, target),
+        }
+    }
+
+    fn pack_along_columns(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
+        let [_, columns, depths] = self.first_vars();
+        let last = columns + self.gemm.n.len().saturating_sub(1) as u32;
+        let first = self.times(place, self.plan.tile.columns());
+        self.by_width(place, |lowering, widths| {
+            let open = lowering.begin_steps(depth.size, 1);
+            let k = lowering.e.b.add(depth.start, open.counter);
+            let point = lowering.decode(point, depths, &lowering.gemm.k, k);
+            let offset = lowering.times(open.counter, lowering.plan.tile.columns());
+            let row = lowering.float_at(target, offset);
+            for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
+                let shift = half as u64 * u64::from(lowering.e.lanes);
+                let start = lowering.plus(first, shift);
+                let mut point = match lowering.gemm.n.is_empty() {
+                    true => point.clone(),
+                    false => point.along(last, start, *active),
+                };
+                let value = lowering.factor(&mut point, lowering.gemm.rhs);
+                let shift = lowering.e.b.i64(shift as i64);
+                let address = lowering.float_at(row, shift);
+                lowering.e.b.store(value, address);
+            }
+            lowering.e.b.end_loop(open, &[]);
+        });
+    }
+
+    /// Square blocks, loaded along the contraction and transposed in registers.
+    fn pack_along_depth(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
+        let lanes = u64::from(self.e.lanes);
+        let (_, full) = self.e.b.split(depth.size, lanes);
+        let full = self.times(full, lanes);
+        let open = self.begin_steps(full, lanes);
+        self.transposed_block(point, place, (depth, open.counter, lanes as u32), target);
+        self.e.b.end_loop(open, &[]);
+        let rest = self.plan.depth % lanes;
+        if rest > 0 {
+            let is_partial = self.e.b.compare(Compare::Less, full, depth.size);
+            let open = self.e.b.begin_if(is_partial, &[]);
+            self.transposed_block(point, place, (depth, full, rest as u32), target);
+            self.e.b.begin_else(&[]);
+            self.e.b.end_if(open, &[]);
+        }
+    }
+
+    /// `active` steps of the contraction from `offset` in `depth` on, for all columns of a panel.
+    fn transposed_block(
+        &mut self,
+        point: &Point,
+        place: Value,
+        (depth, offset, active): (Span, Value, u32),
+        target: Value,
+    ) {
+        let [_, _, depths] = self.first_vars();
+        let last_depth = depths + self.gemm.k.len() as u32 - 1;
+        let k = self.e.b.add(depth.start, offset);
+        let point = self.decode(point, depths, &self.gemm.k, k);
+        let inner = point.value_of(last_depth);
+        let point = point.along(last_depth, inner, active);
+        let lanes = self.e.lanes;
+        let halves = if self.plan.panels_per_row() == 1 && self.plan.last_width() <= lanes { 1 } else { 2 };
+        for half in 0..halves {
+            let columns: Vec<Value> = (0..lanes).map(|lane| self.column(&point, place, half * lanes + lane)).collect();
+            let rows = self.e.b.transpose(&columns);
+            for (step, &row) in rows.iter().enumerate().take(active as usize) {
+                let step = self.plus(offset, step as u64);
+                let position = self.times(step, self.plan.tile.columns());
+                let position = self.plus(position, (half * lanes).into());
+                let address = self.float_at(target, position);
+                self.e.b.store(row, address);
+            }
+        }
+    }
+
+    /// The right factor in one column (the last one, beyond the domain) for a vector of the contraction.
+    fn column(&mut self, point: &Point, place: Value, number: u32) -> Value {
+        let [_, columns, _] = self.first_vars();
+        let last_var = columns + self.gemm.n.len() as u32 - 1;
+        let first = self.times(place, self.plan.tile.columns());
+        let column = self.plus(first, number.into());
+        let last = self.gemm.n.last().copied().unwrap_or(1) as i64 - 1;
+        let column = match self.plan.last_width() == 2 * self.e.lanes {
+            true => column,
+            false => {
+                let last = self.e.b.i64(last);
+                self.e.b.min_signed(column, last)
+            }
+        };
+        let mut point = point.at(last_var, column);
+        self.factor(&mut point, self.gemm.rhs)
+    }
+
+    /// One tile's rows of the left factor; `target` is where the first of them starts, `stride` the padded depth.
+    fn pack_rows(&mut self, point: &Point, rows: Span, depth: Span, target: (Value, u64)) {
+        match self.plan.left_layout {
+            LeftLayout::Panels => self.pack_row_panel(point, rows, depth, target.0),
+            LeftLayout::Rows => self.pack_row_major(point, rows, depth, target),
+            LeftLayout::RowsScalar => self.pack_row_scalars(point, rows, depth, target),
+        }
+    }
+
+    fn pack_row_major(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
+        let [row_vars, _, depths] = self.first_vars();
+        let last = depths + self.gemm.k.len() as u32 - 1;
+        let lanes = u64::from(self.e.lanes);
+        let open = self.begin_steps(rows.size, 1);
+        let row = self.e.b.add(rows.start, open.counter);
+        let point = self.decode(point, row_vars, &self.gemm.m, row);
+        let offset = self.times(open.counter, stride);
+        let target = self.float_at(target, offset);
+        let (_, full) = self.e.b.split(depth.size, lanes);
+        let full = self.times(full, lanes);
+        let piece = |lowering: &mut Self, offset: Value, active: u32| {
+            let k = lowering.e.b.add(depth.start, offset);
+            let point = lowering.decode(&point, depths, &lowering.gemm.k, k);
+            let mut point = point.along(last, point.value_of(last), active);
+            let value = lowering.factor(&mut point, lowering.gemm.lhs);
+            let address = lowering.float_at(target, offset);
+            lowering.e.b.store(value, address);
+        };
+        let inner = self.begin_steps(full, lanes);
+        piece(self, inner.counter, lanes as u32);
+        self.e.b.end_loop(inner, &[]);
+        let rest = self.plan.depth % lanes;
+        if rest > 0 {
+            let is_partial = self.e.b.compare(Compare::Less, full, depth.size);
+            let branch = self.e.b.begin_if(is_partial, &[]);
+            piece(self, full, rest as u32);
+            self.e.b.begin_else(&[]);
+            self.e.b.end_if(branch, &[]);
+        }
+        self.e.b.end_loop(open, &[]);
+    }
+
+    fn pack_row_scalars(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
+        let [row_vars, _, depths] = self.first_vars();
+        let open = self.begin_steps(rows.size, 1);
+        let row = self.e.b.add(rows.start, open.counter);
+        let point = self.decode(point, row_vars, &self.gemm.m, row);
+        let offset = self.times(open.counter, stride);
+        let target = self.float_at(target, offset);
+        let inner = self.begin_steps(depth.size, 1);
+        let k = self.e.b.add(depth.start, inner.counter);
+        let mut point = self.decode(&point, depths, &self.gemm.k, k);
+        let value = self.factor(&mut point, self.gemm.lhs);
+        let address = self.float_at(target, inner.counter);
+        self.e.b.store(value, address);
+        self.e.b.end_loop(inner, &[]);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// `target[k][row]`, rows padded to whole vectors.
+    fn pack_row_panel(&mut self, point: &Point, rows: Span, depth: Span, target: Value) {
+        let height = self.plan.tile.rows;
+        let rest = self.plan.rows % height;
+        if rest == 0 {
+            return self.row_panel(point, rows.start, height, depth, target);
+        }
+        let full = self.e.b.i64(height as i64);
+        let is_full = self.e.b.compare(Compare::Equal, rows.size, full);
+        let open = self.e.b.begin_if(is_full, &[]);
+        self.row_panel(point, rows.start, height, depth, target);
+        self.e.b.begin_else(&[]);
+        self.row_panel(point, rows.start, rest, depth, target);
+        self.e.b.end_if(open, &[]);
+    }
+
+    fn row_panel(&mut self, point: &Point, start: Value, rows: u64, depth: Span, target: Value) {
+        let [row_vars, _, depths] = self.first_vars();
+        let last = row_vars + self.gemm.m.len() as u32 - 1;
+        let point = self.decode(point, row_vars, &self.gemm.m, start);
+        let point = point.along(last, point.value_of(last), rows as u32);
+        let open = self.begin_steps(depth.size, 1);
+        let k = self.e.b.add(depth.start, open.counter);
+        let mut point = self.decode(&point, depths, &self.gemm.k, k);
+        let value = self.factor(&mut point, self.gemm.lhs);
+        let offset = self.times(open.counter, self.plan.panel_rows());
+        let address = self.float_at(target, offset);
+        self.e.b.store(value, address);
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// A factor at a point, rounded as the product wants it.
+    fn factor(&mut self, point: &mut Point, root: ExprId) -> Value {
+        let value = self.e.evaluate_wide(point, root);
+        let rounded = match self.gemm.exprs.get(root) {
+            Expr::RoundBf16(_) => true,
+            Expr::Load { buffer, .. } => self.e.dtype(*buffer) == DType::Bf16,
+            _ => false,
+        };
+        match self.gemm.precision {
+            Precision::Bf16 if !rounded => self.e.b.round_bf16(value),
+            _ => value,
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! The blocking of a product: which side is cut, what is packed where, and how large each block is.
+
+use super::Direct;
+use crate::{
+    ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
+    micro::Tile,
+    stage::tile_count,
+};
+
+/// Depth of a block: a panel of the right factor this deep fills half of a 32 KiB first-level cache.
+const DEPTH_BLOCK: u64 = 256;
+/// Rows of the left factor in a block: with [`DEPTH_BLOCK`] a quarter of a 512 KiB second-level cache.
+const ROW_BLOCK: u64 = 120;
+/// Rows of a block where columns are cut.
+const TALL_BLOCK: u64 = 504;
+/// Panels of a block where rows are cut; the sums of a block stay in the second-level cache.
+const PANEL_BLOCK: u64 = 32;
+/// Floats of the right factor that one unit may pack for itself.
+const RIGHT_BLOCK: u64 = 48 * 1024;
+/// Units aimed at, so that a static split balances.
+const UNITS_WANTED: u64 = 64;
+/// Multiply-adds below which a tile is not worth its own launch.
+const WORK_PER_TILE: u64 = 128 * 1024;
+/// Elements below which a packing tile is not worth its own launch.
+const PACK_PER_TILE: u64 = 16 * 1024;
+
+/// Where a factor is read by the microkernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In its buffer.
+    Direct,
+    /// Packed by the unit, for itself.
+    Scratch,
+    /// Packed by an earlier stage, for all units.
+    Workspace,
+}
+
+/// The shape of a packed left factor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeftLayout {
+    /// Row-major; packed along the contraction.
+    Rows,
+    /// Row-major; packed element by element, where vectors would cross dims.
+    RowsScalar,
+    /// Panels of a tile's rows, `panel[k][row]`; packed along the rows.
+    Panels,
+}
+
+/// How vectors run while the right factor is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RightScan {
+    /// Along the columns.
+    Columns,
+    /// Along the contraction, transposing in registers.
+    Depth,
+}
+
+/// The factors that a stage of their own packs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shared {
+    Left,
+    Right,
+}
+
+/// The blocking of one product.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub tile: Tile,
+    pub batch: u64,
+    pub rows: u64,
+    /// Panels of a tile's columns; each holds columns of one place of the outer column dims.
+    pub panels: u64,
+    pub depth: u64,
+    last_columns: u64,
+    pub rows_per_unit: u64,
+    pub panels_per_unit: u64,
+    pub rows_per_block: u64,
+    pub panels_per_block: u64,
+    pub depth_per_block: u64,
+    pub left_place: Place,
+    pub left_layout: LeftLayout,
+    pub right_place: Place,
+    pub right_scan: RightScan,
+    pub direct: Option<Direct>,
+}
+
+impl Plan {
+    pub fn new(kernel: &Kernel, gemm: &Gemm, lanes: u32) -> Plan {
+        let tile = Tile::new(lanes);
+        let product = |dims: &[u64]| dims.iter().product::<u64>();
+        let (batch, rows, depth) = (product(&gemm.batch), product(&gemm.m), product(&gemm.k));
+        let last_columns = gemm.n.last().copied().unwrap_or(1);
+        let panels = product(&gemm.n) / last_columns * last_columns.div_ceil(tile.columns());
+        let depth_blocks = depth.div_ceil(DEPTH_BLOCK);
+        let direct = direct(kernel, gemm);
+        let mut plan = Plan {
+            tile,
+            batch,
+            rows,
+            panels,
+            depth,
+            last_columns,
+            rows_per_unit: rows,
+            panels_per_unit: panels,
+            rows_per_block: rows,
+            panels_per_block: panels,
+            depth_per_block: depth.div_ceil(depth_blocks).next_multiple_of(u64::from(lanes)).min(depth),
+            left_place: Place::Scratch,
+            left_layout: left_layout(gemm, lanes),
+            right_place: Place::Scratch,
+            right_scan: right_scan(gemm, lanes),
+            direct,
+        };
+        plan.cut();
+        if plan.direct.is_some() {
+            plan.left_place = Place::Direct;
+        }
+        plan
+    }
+
+    /// Cuts the longer side into units and chooses the places of the factors.
+    fn cut(&mut self) {
+        let wanted = UNITS_WANTED.div_ceil(self.batch);
+        let columns = self.panels * self.tile.columns();
+        let small_right = columns * self.depth_per_block <= RIGHT_BLOCK;
+        if self.batch >= 16 && small_right && self.rows <= TALL_BLOCK {
+            // Each batch entry is a unit.
+        } else if self.rows >= columns {
+            let rows = self.rows.div_ceil(wanted).clamp(4 * self.tile.rows, ROW_BLOCK);
+            self.rows_per_unit = rows.next_multiple_of(self.tile.rows).min(self.rows);
+            self.right_place = if self.rows_per_unit < self.rows { Place::Workspace } else { Place::Scratch };
+        } else {
+            let limit = (RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1);
+            self.panels_per_unit = self.panels.div_ceil(wanted).clamp(1, limit);
+            self.left_place = if self.panels_per_unit < self.panels { Place::Workspace } else { Place::Scratch };
+        }
+        self.rows_per_block = self.rows_per_unit.min(TALL_BLOCK);
+        self.panels_per_block = match self.right_place {
+            Place::Workspace => self.panels_per_unit.min(PANEL_BLOCK),
+            _ => self.panels_per_unit.min((RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1)),
+        };
+    }
+
+    pub fn row_blocks(&self) -> u64 {
+        self.rows.div_ceil(self.rows_per_unit)
+    }
+
+    pub fn column_blocks(&self) -> u64 {
+        self.panels.div_ceil(self.panels_per_unit)
+    }
+
+    pub fn units(&self) -> u64 {
+        self.batch * self.row_blocks() * self.column_blocks()
+    }
+
+    pub fn tiles(&self) -> u64 {
+        let work = self.batch * self.rows * self.panels * self.tile.columns() * self.depth;
+        tile_count(self.units(), work, WORK_PER_TILE)
+    }
+
+    /// The factors that need a stage of their own, in order.
+    pub fn shared(&self) -> Vec<Shared> {
+        let right = (self.right_place == Place::Workspace).then_some(Shared::Right);
+        let left = (self.left_place == Place::Workspace).then_some(Shared::Left);
+        right.into_iter().chain(left).collect()
+    }
+
+    /// Units of a packing stage: panels, or tiles of rows.
+    pub fn pack_units(&self, shared: Shared) -> u64 {
+        match shared {
+            Shared::Right => self.batch * self.panels,
+            Shared::Left => self.batch * self.row_tiles(),
+        }
+    }
+
+    pub fn pack_tiles(&self, shared: Shared) -> u64 {
+        let elements = match shared {
+            Shared::Right => self.batch * self.panels * self.tile.columns() * self.depth,
+            Shared::Left => self.batch * self.rows * self.depth,
+        };
+        tile_count(self.pack_units(shared), elements, PACK_PER_TILE)
+    }
+
+    pub fn row_tiles(&self) -> u64 {
+        self.rows.div_ceil(self.tile.rows)
+    }
+
+    /// Whether sums wait in scratch for later blocks of the contraction.
+    pub fn keeps_sums(&self) -> bool {
+        self.depth_per_block < self.depth
+    }
+
+    /// Elements between rows of the sums.
+    pub fn sums_stride(&self) -> u64 {
+        match self.keeps_sums() {
+            true => self.panels_per_block * self.tile.columns(),
+            false => self.tile.columns(),
+        }
+    }
+
+    fn sums_elements(&self) -> u64 {
+        match self.keeps_sums() {
+            true => self.rows_per_block.next_multiple_of(self.tile.rows) * self.sums_stride(),
+            false => self.tile.rows * self.tile.columns(),
+        }
+    }
+
+    /// Where the packed left factor starts in scratch, in f32 elements.
+    pub fn left_offset(&self) -> u64 {
+        self.sums_elements()
+    }
+
+    fn left_block_elements(&self) -> u64 {
+        let rows = self.rows_per_block.div_ceil(self.tile.rows) * self.panel_rows();
+        if self.left_place == Place::Scratch { rows * self.padded_depth_block() } else { 0 }
+    }
+
+    /// Where the packed right factor starts in scratch, in f32 elements.
+    pub fn right_offset(&self) -> u64 {
+        (self.left_offset() + self.left_block_elements()).next_multiple_of(16)
+    }
+
+    pub fn scratch_bytes(&self) -> u64 {
+        let right = match self.right_place {
+            Place::Scratch => self.panels_per_block * self.tile.columns() * self.depth_per_block,
+            _ => 0,
+        };
+        4 * (self.right_offset() + right)
+    }
+
+    /// Rows of a left panel in memory: a tile's, padded to whole vectors.
+    pub fn panel_rows(&self) -> u64 {
+        self.tile.rows.next_multiple_of(self.tile.lanes.into())
+    }
+
+    /// Elements between steps of row and contraction in a packed left factor whose contraction is `depth` long.
+    pub fn left_strides(&self, depth: u64) -> [u64; 2] {
+        match self.left_layout {
+            LeftLayout::Panels => [1, self.panel_rows()],
+            LeftLayout::Rows | LeftLayout::RowsScalar => [depth, 1],
+        }
+    }
+
+    pub fn padded_depth_block(&self) -> u64 {
+        self.depth_per_block.next_multiple_of(self.tile.lanes.into())
+    }
+
+    pub fn padded_depth(&self) -> u64 {
+        self.depth.next_multiple_of(self.tile.lanes.into())
+    }
+
+    /// Elements of the left factor of one batch entry in the workspace.
+    pub fn left_elements(&self) -> u64 {
+        self.row_tiles() * self.panel_rows() * self.padded_depth()
+    }
+
+    /// Where the left factor starts in the workspace, in f32 elements.
+    pub fn left_workspace_offset(&self) -> u64 {
+        match self.right_place {
+            Place::Workspace => self.batch * self.panels * self.tile.columns() * self.depth,
+            _ => 0,
+        }
+    }
+
+    pub fn workspace_bytes(&self) -> u64 {
+        let left = if self.left_place == Place::Workspace { self.batch * self.left_elements() } else { 0 };
+        4 * (self.left_workspace_offset() + left)
+    }
+
+    /// Panels along the last column dim.
+    pub fn panels_per_row(&self) -> u64 {
+        self.last_columns.div_ceil(self.tile.columns())
+    }
+
+    /// Columns of the last panel along the last column dim.
+    pub fn last_width(&self) -> u32 {
+        (self.last_columns - (self.panels_per_row() - 1) * self.tile.columns()) as u32
+    }
+}
+
+/// The left factor, if it is an f32 array that the microkernel can walk: rows far apart, the contraction contiguous.
+fn direct(kernel: &Kernel, gemm: &Gemm) -> Option<Direct> {
+    let Expr::Load { buffer, index, guard: None } = gemm.exprs.get(gemm.lhs) else { return None };
+    let is_float = kernel.buffers[*buffer as usize].dtype == DType::F32;
+    let first = gemm.batch.len() as u32;
+    let depth = first + (gemm.m.len() + gemm.n.len()) as u32;
+    let stride = |dims: &[u64], var: u32| if dims.is_empty() { Some(0) } else { index.stride_of(var, &gemm.exprs) };
+    let strides = [stride(&gemm.m, first)?, stride(&gemm.k, depth)?];
+    let walks = gemm.m.len() <= 1 && gemm.k.len() <= 1 && strides[0] >= 0 && (0..=1).contains(&strides[1]);
+    (is_float && gemm.precision == Precision::F32 && walks).then(|| Direct {
+        buffer: *buffer,
+        index: index.clone(),
+        strides: strides.map(|stride| stride as u64),
+    })
+}
+
+/// Loads of a factor that are not contiguous along `var`.
+fn scattered(gemm: &Gemm, root: ExprId, var: u32) -> usize {
+    let apart = |index: &Index| !matches!(index.stride_of(var, &gemm.exprs), Some(0 | 1));
+    let loads = gemm.exprs.reachable(&[root]).into_iter().filter_map(|id| match gemm.exprs.get(id) {
+        Expr::Load { index, .. } => Some(index),
+        _ => None,
+    });
+    loads.filter(|index| apart(index)).count()
+}
+
+/// Whether vectors along the last of these dims never cross into the dim before.
+fn aligned(dims: &[u64], width: u64) -> bool {
+    dims.len() == 1 || dims.last().is_some_and(|last| last.is_multiple_of(width))
+}
+
+fn left_layout(gemm: &Gemm, lanes: u32) -> LeftLayout {
+    let last_row = (gemm.batch.len() + gemm.m.len()) as u32;
+    let last_depth = last_row + (gemm.n.len() + gemm.k.len()) as u32;
+    let along_depth = aligned(&gemm.k, lanes.into());
+    let along_rows = aligned(&gemm.m, Tile::new(lanes).rows);
+    let apart = |var: u32| scattered(gemm, gemm.lhs, var);
+    match (along_rows, along_depth) {
+        (true, true) if apart(last_row - 1) < apart(last_depth - 1) => LeftLayout::Panels,
+        (_, true) => LeftLayout::Rows,
+        (true, false) => LeftLayout::Panels,
+        (false, false) => LeftLayout::RowsScalar,
+    }
+}
+
+fn right_scan(gemm: &Gemm, lanes: u32) -> RightScan {
+    let last_column = (gemm.batch.len() + gemm.m.len() + gemm.n.len()) as u32;
+    let last_depth = last_column + gemm.k.len() as u32;
+    if gemm.n.is_empty() {
+        return RightScan::Columns;
+    }
+    let apart = |var: u32| scattered(gemm, gemm.rhs, var);
+    match aligned(&gemm.k, lanes.into()) && apart(last_depth - 1) < apart(last_column - 1) {
+        true => RightScan::Depth,
+        false => RightScan::Columns,
+    }
+}

@@ -1,0 +1,241 @@
+//! The microkernel that every matrix product runs in, and the shapes of packed operands.
+//!
+//! A register tile has [`Tile::rows`] rows of two vectors: 6 x 16 with 16 registers of 8 lanes, 12 x 32 with 32 of 16
+//! (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008; the shapes are those of BLIS).
+//! The left factor is read element by element through two strides, so that a row-major operand needs no packing; the
+//! right one lies in panels of one tile's columns, `panel[k][column]`.
+
+use crate::emit::builder::{Builder, Elem, Type, Value};
+use std::collections::BTreeSet;
+
+/// Iterations of the contraction that the microkernel's loop does at once.
+const UNROLL: i64 = 4;
+
+/// The register tile of an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tile {
+    /// Rows of the tile.
+    pub rows: u64,
+    /// f32 lanes of a vector.
+    pub lanes: u32,
+}
+
+impl Tile {
+    pub fn new(lanes: u32) -> Tile {
+        Tile { rows: if lanes == 16 { 12 } else { 6 }, lanes }
+    }
+
+    /// Columns of the tile.
+    pub fn columns(self) -> u64 {
+        2 * u64::from(self.lanes)
+    }
+}
+
+/// The left factor of a microkernel call: element (row, k) lies at `pointer + row · row_stride + k · k_stride`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    pub pointer: Value,
+    pub row_stride: Value,
+    pub k_stride: Value,
+}
+
+/// Where a microkernel call leaves its result: rows of one tile's columns, `row_stride` elements apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    pub pointer: Value,
+    pub row_stride: Value,
+    /// 1 to add to what is there, 0 to replace it (i64).
+    pub accumulate: Value,
+}
+
+/// The microkernels that a module calls.
+pub(crate) struct MicroKernels {
+    pub tile: Tile,
+    used: BTreeSet<u64>,
+}
+
+impl MicroKernels {
+    pub fn new(lanes: u32) -> MicroKernels {
+        MicroKernels { tile: Tile::new(lanes), used: BTreeSet::new() }
+    }
+
+    /// Calls the microkernel for `rows` rows (at most a tile's): `result = left · right [+ result]` over `depth`.
+    pub fn call(&mut self, b: &mut Builder, rows: u64, left: Left, right: Value, depth: Value, result: Output) {
+        debug_assert!((1..=self.tile.rows).contains(&rows));
+        self.used.insert(rows);
+        let args = [
+            left.pointer,
+            left.row_stride,
+            left.k_stride,
+            right,
+            depth,
+            result.pointer,
+            result.row_stride,
+            result.accumulate,
+        ];
+        b.call(&symbol(rows), &args);
+    }
+
+    /// Emits the functions that were called.
+    pub fn emit(&self, b: &mut Builder) {
+        self.used.iter().for_each(|&rows| emit(b, self.tile, rows));
+    }
+}
+
+fn symbol(rows: u64) -> String {
+    format!("multiply_{rows}")
+}
+
+fn emit(b: &mut Builder, tile: Tile, rows: u64) {
+    let (p, i) = (Type::POINTER, Type::I64);
+    b.function(&symbol(rows), false, &[p, i, i, p, i, p, i, i], |b, args| {
+        let &[left, row_stride, k_stride, right, depth, result, result_stride, accumulate] = args else {
+            unreachable!("eight parameters were declared")
+        };
+        let zero = b.float(tile.lanes, 0.0);
+        let sums = vec![zero; 2 * rows as usize];
+        let left = Left { pointer: left, row_stride, k_stride };
+        let sums = contraction(b, tile, left, right, depth, sums);
+        finish(b, tile, &sums, Output { pointer: result, row_stride: result_stride, accumulate });
+    });
+}
+
+/// The loops over k: unrolled, then the rest.
+fn contraction(b: &mut Builder, tile: Tile, left: Left, right: Value, depth: Value, sums: Vec<Value>) -> Vec<Value> {
+    let (zero, one, unroll) = (b.i64(0), b.i64(1), b.i64(UNROLL));
+    let rows = sums.len() as u64 / 2;
+    let bases: Vec<Value> = (0..rows)
+        .map(|row| {
+            let row = b.i64(row as i64);
+            let offset = b.mul(row, left.row_stride);
+            b.address(left.pointer, offset, Elem::F32)
+        })
+        .collect();
+    let rest = b.rem_unsigned(depth, unroll);
+    let main = b.sub(depth, rest);
+    let mut state = sums;
+    for (low, high, step) in [(zero, main, unroll), (main, depth, one)] {
+        let open = b.begin_loop((low, high, step), &state);
+        let mut sums = open.carried.clone();
+        let iterations = if step == one { 1 } else { UNROLL };
+        for iteration in 0..iterations {
+            let shift = b.i64(iteration);
+            let k = b.add(open.counter, shift);
+            sums = rank_one(b, tile, &bases, (left.k_stride, right, k), &sums);
+        }
+        state = b.end_loop(open, &sums);
+    }
+    state
+}
+
+/// `sums += left[.., k] ⊗ right[k, ..]`
+fn rank_one(
+    b: &mut Builder,
+    tile: Tile,
+    bases: &[Value],
+    (k_stride, right, k): (Value, Value, Value),
+    sums: &[Value],
+) -> Vec<Value> {
+    let columns = b.i64(tile.columns() as i64);
+    let offset = b.mul(k, columns);
+    let row = b.address(right, offset, Elem::F32);
+    let halves = [0, 1].map(|half| {
+        let offset = b.i64(half * i64::from(tile.lanes));
+        let address = b.address(row, offset, Elem::F32);
+        b.load(address, Type::vector(Elem::F32, tile.lanes), false)
+    });
+    let offset = b.mul(k, k_stride);
+    let mut next = Vec::with_capacity(sums.len());
+    for (&base, sums) in bases.iter().zip(sums.chunks(2)) {
+        let address = b.address(base, offset, Elem::F32);
+        let factor = b.load(address, Type::scalar(Elem::F32), false);
+        let factor = b.splat(factor, tile.lanes);
+        next.extend([0, 1].map(|half| b.fma(factor, halves[half], sums[half])));
+    }
+    next
+}
+
+/// Writes the sums, or adds them to what is there.
+fn finish(b: &mut Builder, tile: Tile, sums: &[Value], result: Output) {
+    let zero = b.i64(0);
+    let fresh = b.compare(crate::emit::builder::Compare::Equal, result.accumulate, zero);
+    let open = b.begin_if(fresh, &[]);
+    for (number, &sum) in sums.iter().enumerate() {
+        let address = result_address(b, tile, result, number);
+        b.store(sum, address);
+    }
+    b.begin_else(&[]);
+    for (number, &sum) in sums.iter().enumerate() {
+        let address = result_address(b, tile, result, number);
+        let old = b.load(address, sum.ty, false);
+        let new = b.add(old, sum);
+        b.store(new, address);
+    }
+    b.end_if(open, &[]);
+}
+
+fn result_address(b: &mut Builder, tile: Tile, result: Output, number: usize) -> Value {
+    let (row, half) = (b.i64(number as i64 / 2), b.i64(number as i64 % 2 * i64::from(tile.lanes)));
+    let offset = b.mul(row, result.row_stride);
+    let offset = b.add(offset, half);
+    b.address(result.pointer, offset, Elem::F32)
+}
+
+/// Transposition.
+impl Builder {
+    /// The columns of a square block given by rows: as many vectors as lanes (8 or 16).
+    pub fn transpose(&mut self, rows: &[Value]) -> Vec<Value> {
+        let lanes = rows.len();
+        debug_assert!(rows.iter().all(|row| row.ty.lanes as usize == lanes));
+        let quads: Vec<Vec<Value>> = rows.chunks(4).map(|four| self.transpose_quads(four)).collect();
+        let mut columns = vec![rows[0]; lanes];
+        for place in 0..4 {
+            let parts: Vec<Value> = quads.iter().map(|quad| quad[place]).collect();
+            for (chunk, column) in self.regroup(&parts).into_iter().enumerate() {
+                columns[4 * chunk + place] = column;
+            }
+        }
+        columns
+    }
+
+    /// Transposes the 4 x 4 blocks in the 128-bit chunks of four rows.
+    fn transpose_quads(&mut self, rows: &[Value]) -> Vec<Value> {
+        let lanes = rows[0].ty.lanes;
+        let pattern = |picks: [u32; 4], from_second: [bool; 4]| -> Vec<u32> {
+            let in_chunk = |chunk: u32, i: usize| chunk + picks[i] + if from_second[i] { lanes } else { 0 };
+            (0..lanes).map(|lane| in_chunk(lane & !3, lane as usize & 3)).collect()
+        };
+        let alternate = [false, true, false, true];
+        let (low32, high32) = (pattern([0, 0, 1, 1], alternate), pattern([2, 2, 3, 3], alternate));
+        let paired = [false, false, true, true];
+        let (low64, high64) = (pattern([0, 1, 0, 1], paired), pattern([2, 3, 2, 3], paired));
+        let first = [self.shuffle(rows[0], rows[1], &low32), self.shuffle(rows[0], rows[1], &high32)];
+        let second = [self.shuffle(rows[2], rows[3], &low32), self.shuffle(rows[2], rows[3], &high32)];
+        let mut columns = Vec::with_capacity(4);
+        for half in 0..2 {
+            columns.push(self.shuffle(first[half], second[half], &low64));
+            columns.push(self.shuffle(first[half], second[half], &high64));
+        }
+        columns
+    }
+
+    /// Of n vectors of n 128-bit chunks, the vectors of all first chunks, all second chunks, and so on.
+    fn regroup(&mut self, parts: &[Value]) -> Vec<Value> {
+        let lanes = parts[0].ty.lanes;
+        let chunks = |order: &[u32]| -> Vec<u32> { order.iter().flat_map(|chunk| 4 * chunk..4 * chunk + 4).collect() };
+        if lanes == 8 {
+            return [[0, 2], [1, 3]].map(|order| self.shuffle(parts[0], parts[1], &chunks(&order))).to_vec();
+        }
+        let mut halves = Vec::new();
+        for pair in parts.chunks(2) {
+            halves.push([[0, 4, 1, 5], [2, 6, 3, 7]].map(|order| self.shuffle(pair[0], pair[1], &chunks(&order))));
+        }
+        let mut columns = Vec::new();
+        for half in 0..2 {
+            for order in [[0, 1, 4, 5], [2, 3, 6, 7]] {
+                columns.push(self.shuffle(halves[0][half], halves[1][half], &chunks(&order)));
+            }
+        }
+        columns
+    }
+}

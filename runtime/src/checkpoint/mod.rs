@@ -1,0 +1,165 @@
+//! Checkpoints: directories from which a run continues bit for bit.
+//!
+//! ```text
+//! step-000500/
+//!   tensors.safetensors   every tensor that lives across steps
+//!   state.json            what else the run needs: see [`State`]
+//!   B3SUMS                blake3 of both, as `b3sum` writes and checks it
+//! ```
+//! A directory is written under a hidden name, flushed to the disk, and renamed when it is complete. Nothing in it
+//! depends on the clock, the machine or the number of threads: equal runs have equal checkpoints.
+
+mod error;
+mod folder;
+mod tensors;
+
+pub use error::CheckpointError;
+pub use folder::Checkpoints;
+
+use crate::artifact::{Manifest, TensorSpec};
+use crate::atomic;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use tensors::{DigestWriter, TensorFile};
+
+/// Version of the checkpoint format; any other is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+const TENSORS: &str = "tensors.safetensors";
+const STATE: &str = "state.json";
+const SUMS: &str = "B3SUMS";
+
+/// What a run needs besides its tensors in order to continue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// [`FORMAT_VERSION`].
+    pub format: u32,
+    /// The program's name, for people.
+    pub program: String,
+    /// [`Manifest::program_digest`].
+    pub program_digest: String,
+    /// Seed of every draw; together with `step` this is all the state that random numbers have.
+    pub seed: u64,
+    /// Updates made.
+    pub step: u32,
+    /// Training records consumed.
+    pub position: u64,
+    /// State of the host's controllers, by name.
+    pub controllers: BTreeMap<String, serde_json::Value>,
+    /// What the last step reported, those numbers that were finite.
+    pub numbers: BTreeMap<String, f64>,
+}
+
+/// Writes a checkpoint to `target`, atomically.
+///
+/// # Errors
+/// From the file system; an older `target` is then untouched.
+pub fn write(target: &Path, state: &State, tensors: &[(&TensorSpec, &[u8])]) -> Result<(), CheckpointError> {
+    let partial = atomic::aside(target, "partial");
+    let write = || -> io::Result<()> {
+        if partial.exists() {
+            fs::remove_dir_all(&partial)?;
+        }
+        fs::create_dir_all(&partial)?;
+        fill(&partial, state, tensors)?;
+        atomic::sync_directory(&partial)?;
+        atomic::replace_directory(&partial, target)
+    };
+    write().map_err(|error| {
+        drop(fs::remove_dir_all(&partial));
+        CheckpointError::Write { path: target.to_owned(), error }
+    })
+}
+
+fn fill(directory: &Path, state: &State, tensors: &[(&TensorSpec, &[u8])]) -> io::Result<()> {
+    let mut state = serde_json::to_vec_pretty(state)?;
+    state.push(b'\n');
+    let state_digest = write_file(&directory.join(STATE), |out| out.write_all(&state))?;
+    let tensors_digest = write_file(&directory.join(TENSORS), |out| tensors::write(out, tensors))?;
+    let sums = format!("{tensors_digest}  {TENSORS}\n{state_digest}  {STATE}\n");
+    write_file(&directory.join(SUMS), |out| out.write_all(sums.as_bytes())).map(drop)
+}
+
+/// Writes and flushes a file; returns its digest.
+fn write_file(path: &Path, write: impl FnOnce(&mut DigestWriter<&File>) -> io::Result<()>) -> io::Result<blake3::Hash> {
+    let file = File::create(path)?;
+    let mut out = DigestWriter::new(&file);
+    write(&mut out)?;
+    let digest = out.finish();
+    file.sync_all()?;
+    Ok(digest)
+}
+
+/// A checkpoint whose files are intact.
+#[derive(Debug)]
+pub struct Opened {
+    path: PathBuf,
+    state: State,
+    tensors: TensorFile,
+}
+
+/// Opens a checkpoint and verifies its files against their digests.
+///
+/// # Errors
+/// When files are missing, damaged or of another version.
+pub fn open(path: &Path) -> Result<Opened, CheckpointError> {
+    let damaged = |file: &str, reason: String| CheckpointError::Damaged { path: path.join(file), reason };
+    if !path.is_dir() {
+        return Err(CheckpointError::Missing { path: path.to_owned() });
+    }
+    let sums = fs::read_to_string(path.join(SUMS)).map_err(|error| damaged(SUMS, error.to_string()))?;
+    for (file, line) in [TENSORS, STATE].into_iter().zip(sums.split_inclusive('\n')) {
+        let digest = digest_of(&path.join(file)).map_err(|error| damaged(file, error.to_string()))?;
+        if line != format!("{digest}  {file}\n") {
+            return Err(damaged(file, "its contents do not match their digest".to_owned()));
+        }
+    }
+    if sums.split_inclusive('\n').count() != 2 {
+        return Err(damaged(SUMS, "it does not list two files".to_owned()));
+    }
+    let state = fs::read(path.join(STATE)).map_err(|error| damaged(STATE, error.to_string()))?;
+    let state: State = serde_json::from_slice(&state).map_err(|error| damaged(STATE, error.to_string()))?;
+    if state.format != FORMAT_VERSION {
+        return Err(CheckpointError::Version { path: path.to_owned(), found: state.format });
+    }
+    let tensors = TensorFile::open(&path.join(TENSORS)).map_err(|reason| damaged(TENSORS, reason))?;
+    Ok(Opened { path: path.to_owned(), state, tensors })
+}
+
+fn digest_of(path: &Path) -> io::Result<blake3::Hash> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize())
+}
+
+impl Opened {
+    /// Everything but the tensors.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether it belongs to this program.
+    ///
+    /// # Errors
+    /// When the program differs, or its tensors do.
+    pub fn check(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let foreign = |reason: String| CheckpointError::Foreign { path: self.path.clone(), reason };
+        if self.state.program_digest != manifest.program_digest {
+            let (theirs, ours) = (&self.state.program, &manifest.name);
+            return Err(foreign(format!("it was written by another program or version of it ({theirs}, not {ours})")));
+        }
+        self.tensors.check(&manifest.tensors).map_err(foreign)
+    }
+
+    /// Reads a tensor's bytes; `out` has the size that [`Opened::check`] has confirmed.
+    ///
+    /// # Errors
+    /// From the file system.
+    pub fn read_tensor(&self, name: &str, out: &mut [u8]) -> Result<(), CheckpointError> {
+        let read = self.tensors.read(name, out);
+        read.map_err(|error| CheckpointError::Damaged { path: self.path.join(TENSORS), reason: error.to_string() })
+    }
+}

@@ -1,0 +1,146 @@
+//! Text to one stream of tokens: documents in order, each followed by the tokenizer's separator.
+
+use super::store::{TokenStore, TokenWriter, Width};
+use super::tokenizer::Tokenizer;
+use super::{DataError, paths};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+/// Text handed to a tokenizer at once: it spreads the documents of a batch over threads.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// A tokenised corpus.
+pub struct Corpus {
+    /// All tokens.
+    pub tokens: TokenStore,
+    /// Where each document ends.
+    pub ends: Vec<u64>,
+}
+
+impl Corpus {
+    /// One document per file.
+    ///
+    /// # Errors
+    /// When a file cannot be read or tokenised.
+    pub fn from_files(patterns: &[String], base: &Path, tokenizer: &Tokenizer) -> Result<Self, DataError> {
+        let mut builder = Builder::new(tokenizer);
+        for path in paths::expand(patterns, base)? {
+            let text = std::fs::read(&path).map_err(DataError::io(&path))?;
+            builder.add(text, || path.display().to_string())?;
+        }
+        builder.finish()
+    }
+
+    /// One document per line: the string member `member` of a JSON object. Empty lines are skipped.
+    ///
+    /// # Errors
+    /// When a line is not such an object, with its number.
+    pub fn from_json_lines(
+        patterns: &[String],
+        base: &Path,
+        member: &str,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self, DataError> {
+        let mut builder = Builder::new(tokenizer);
+        for path in paths::expand(patterns, base)? {
+            let mut reader = BufReader::new(File::open(&path).map_err(DataError::io(&path))?);
+            let mut line = Vec::new();
+            for number in 1.. {
+                line.clear();
+                if reader.read_until(b'\n', &mut line).map_err(DataError::io(&path))? == 0 {
+                    break;
+                }
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                let text = json_member(&line, member).map_err(|problem| DataError::line(&path, number, problem))?;
+                builder.add(text.into_bytes(), || format!("{}:{number}", path.display()))?;
+            }
+        }
+        builder.finish()
+    }
+
+    /// Files of raw ids, each a document.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn from_token_files(patterns: &[String], base: &Path, width: u8) -> Result<Self, DataError> {
+        let paths: Vec<PathBuf> = paths::expand(patterns, base)?;
+        let width = match width {
+            2 => Width::Two,
+            4 => Width::Four,
+            _ => return Err(DataError::Tokenizer(format!("ids of {width} bytes are not supported, only 2 and 4"))),
+        };
+        let (tokens, ends) = TokenStore::open(&paths, width)?;
+        Ok(Self { tokens, ends })
+    }
+}
+
+/// The text of a line.
+fn json_member(line: &[u8], member: &str) -> Result<String, String> {
+    let line = std::str::from_utf8(line).map_err(|error| format!("not UTF-8 from byte {} on", error.valid_up_to()))?;
+    let value: serde_json::Value = serde_json::from_str(line).map_err(|error| format!("not JSON: {error}"))?;
+    let object = value.as_object().ok_or("not a JSON object")?;
+    let text = object.get(member).ok_or_else(|| format!("no member `{member}` (there are: {})", names(object)))?;
+    text.as_str().map(str::to_owned).ok_or_else(|| format!("the member `{member}` is not a string"))
+}
+
+fn names(object: &serde_json::Map<String, serde_json::Value>) -> String {
+    object.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Collects documents; those for a slow tokenizer are passed on in batches.
+struct Builder<'a> {
+    tokenizer: &'a Tokenizer,
+    writer: TokenWriter,
+    ends: Vec<u64>,
+    waiting: Vec<String>,
+    waiting_bytes: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(tokenizer: &'a Tokenizer) -> Self {
+        let writer = TokenWriter::new(Width::holding(tokenizer.vocabulary()));
+        Self { tokenizer, writer, ends: Vec::new(), waiting: Vec::new(), waiting_bytes: 0 }
+    }
+
+    fn add(&mut self, text: Vec<u8>, place: impl Fn() -> String) -> Result<(), DataError> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        if let Tokenizer::Bytes = self.tokenizer {
+            self.writer.push_bytes(&text)?;
+            return self.end_document();
+        }
+        let text = String::from_utf8(text).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            DataError::file(place(), format!("not UTF-8 from byte {at} on (only the byte tokenizer takes that)"))
+        })?;
+        self.waiting_bytes += text.len();
+        self.waiting.push(text);
+        if self.waiting_bytes >= BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn end_document(&mut self) -> Result<(), DataError> {
+        if let Some(separator) = self.tokenizer.separator() {
+            self.writer.push(&[separator])?;
+        }
+        self.ends.push(self.writer.len());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), DataError> {
+        self.waiting_bytes = 0;
+        for tokens in self.tokenizer.encode_batch(std::mem::take(&mut self.waiting))? {
+            self.writer.push(&tokens)?;
+            self.end_document()?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Corpus, DataError> {
+        self.flush()?;
+        Ok(Corpus { tokens: self.writer.finish()?, ends: self.ends })
+    }
+}

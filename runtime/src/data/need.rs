@@ -1,0 +1,112 @@
+//! What a model wants of a field, gathered from all inputs that the field feeds.
+
+use super::DataError;
+use crate::artifact::{DType, Entry, InputBinding};
+
+/// The demands on one field of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Need {
+    /// The field.
+    pub field: String,
+    /// Numbers per record that an input takes.
+    pub elements: u64,
+    /// Further numbers for inputs that start later: 1 with `next(tokens)`.
+    pub lookahead: u64,
+    /// Records per batch, the largest of all inputs.
+    pub batch: u64,
+    /// How the inputs store it.
+    pub dtypes: Vec<DType>,
+    /// Whether some input takes integers only.
+    pub integer: bool,
+    /// The strictest bound on integers.
+    pub below: Option<u64>,
+}
+
+impl Need {
+    /// Gathers the demands of the entries that are fed from data.
+    ///
+    /// # Errors
+    /// When two inputs take different amounts of one field.
+    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<Need>, String> {
+        let mut needs: Vec<Need> = Vec::new();
+        for binding in entries.into_iter().flat_map(|entry| &entry.inputs) {
+            match needs.iter_mut().find(|need| need.field == binding.field) {
+                Some(need) => need.join(binding)?,
+                None => needs.push(Need::from_binding(binding)),
+            }
+        }
+        Ok(needs)
+    }
+
+    fn from_binding(binding: &InputBinding) -> Self {
+        Need {
+            field: binding.field.clone(),
+            elements: binding.record_elements(),
+            lookahead: binding.shift,
+            batch: binding.batch(),
+            dtypes: vec![binding.dtype],
+            integer: binding.dtype == DType::I32,
+            below: binding.below,
+        }
+    }
+
+    fn join(&mut self, binding: &InputBinding) -> Result<(), String> {
+        if self.elements != binding.record_elements() {
+            let (name, a, b) = (&self.field, self.elements, binding.record_elements());
+            return Err(format!("one input takes {a} numbers of field `{name}`, another {b}"));
+        }
+        self.lookahead = self.lookahead.max(binding.shift);
+        self.batch = self.batch.max(binding.batch());
+        self.dtypes.push(binding.dtype);
+        self.integer |= binding.dtype == DType::I32;
+        self.below = self.below.into_iter().chain(binding.below).min();
+        Ok(())
+    }
+
+    /// Numbers per record.
+    pub fn record_elements(&self) -> u64 {
+        self.elements + self.lookahead
+    }
+
+    /// Why a number cannot be taken, if it cannot.
+    pub fn refusal(&self, number: f64) -> Option<String> {
+        let fits = match (self.integer, self.below) {
+            (true, Some(below)) => number.fract() == 0.0 && number >= 0.0 && number < below as f64,
+            (true, None) => number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX),
+            (false, _) => number.is_finite(),
+        };
+        (!fits).then(|| self.expectation())
+    }
+
+    /// The model's demand in words.
+    pub fn expectation(&self) -> String {
+        match (self.integer, self.below) {
+            (true, Some(below)) => format!("but the model takes integers from 0 to {}", below.saturating_sub(1)),
+            (true, None) => "but the model takes integers".to_owned(),
+            (false, _) => "but the model takes finite numbers".to_owned(),
+        }
+    }
+}
+
+/// Every field that is needed must be there.
+pub(super) fn all_provided(needs: &[Need], provided: impl Iterator<Item = String>) -> Result<(), String> {
+    let provided: Vec<_> = provided.collect();
+    match needs.iter().find(|need| !provided.contains(&need.field)) {
+        None => Ok(()),
+        Some(need) => {
+            let have: Vec<_> = provided.iter().map(|name| format!("`{name}`")).collect();
+            Err(format!("the model needs a field `{}`, the data has {}", need.field, have.join(", ")))
+        }
+    }
+}
+
+/// Checks fed integers against the binding's bound.
+pub(crate) fn check_range(values: &[i32], binding: &InputBinding, record: u64) -> Result<(), DataError> {
+    let Some(below) = binding.below else { return Ok(()) };
+    match values.iter().find(|&&value| value < 0 || value as u64 >= below) {
+        None => Ok(()),
+        Some(&value) => {
+            Err(DataError::OutOfRange { field: binding.field.clone(), record, value: i64::from(value), below })
+        }
+    }
+}

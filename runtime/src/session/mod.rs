@@ -1,0 +1,393 @@
+//! A program at work: its memory, its position in training and in the data.
+
+mod batch;
+mod generate;
+
+pub use batch::Batch;
+pub use generate::GenerateOptions;
+
+use crate::artifact::{Artifact, Control, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
+use crate::artifact::{InputBinding, Source};
+use crate::checkpoint::{self, State};
+use crate::data::{Data, Need, Split, Tokenizer};
+use crate::device::Cpu;
+use crate::error::{Error, Result};
+use crate::numbers::{Numbers, Values, first_number, is_number};
+use crate::{float_check, init};
+use std::path::{Path, PathBuf};
+
+/// How to run an artifact; [`Options::default`] is what the program says, on all processors.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Number of threads; by default one per processor. It has no influence on results.
+    pub threads: Option<usize>,
+    /// Another seed than the program's.
+    pub seed: Option<u64>,
+    /// Another horizon than the program's, in updates; schedules stretch with it.
+    pub steps: Option<u32>,
+    /// Folder that relative paths of the program's data start at; by default the current one.
+    pub base: Option<PathBuf>,
+    /// Code to use instead of the best that the processor supports.
+    pub isa: Option<Isa>,
+}
+
+/// A loaded program with its memory.
+pub struct Session {
+    manifest: Manifest,
+    device: Cpu,
+    seed: u64,
+    steps: u32,
+    base: PathBuf,
+    /// Updates made.
+    step: u32,
+    /// Training records consumed.
+    position: u64,
+    data: Option<Data>,
+    tokenizer: Option<Tokenizer>,
+    /// What the last step reported; reused.
+    numbers: Numbers,
+}
+
+impl Session {
+    /// Loads an artifact file and initialises its tensors.
+    ///
+    /// # Errors
+    /// When the artifact cannot be used or the machine lacks something it needs.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self> {
+        Self::new(Artifact::read(path)?, options)
+    }
+
+    /// The same from a file's contents, e.g. embedded with `include_bytes!`.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn from_bytes(bytes: &[u8], options: &Options) -> Result<Self> {
+        Self::new(Artifact::from_bytes(bytes)?, options)
+    }
+
+    /// The same from an artifact in memory, which is verified.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn new(artifact: Artifact, options: &Options) -> Result<Self> {
+        crate::artifact::verify(&artifact).map_err(crate::artifact::ArtifactError::from)?;
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = options.threads.unwrap_or(processors);
+        if threads == 0 {
+            return Error::misuse("the number of threads is at least 1");
+        }
+        let device = Cpu::new(&artifact, threads, options.isa)?;
+        let manifest = artifact.manifest;
+        let mut session = Self {
+            seed: options.seed.unwrap_or(manifest.train.seed),
+            steps: options.steps.unwrap_or(manifest.train.steps),
+            base: options.base.clone().unwrap_or_else(|| PathBuf::from(".")),
+            step: 0,
+            position: 0,
+            data: None,
+            tokenizer: None,
+            numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
+            manifest,
+            device,
+        };
+        session.initialise();
+        Ok(session)
+    }
+
+    fn initialise(&mut self) {
+        let threads = self.device.threads();
+        for tensor in &self.manifest.tensors {
+            let out = self.device.arena_mut().slice_mut(tensor.offset, tensor.bytes());
+            init::fill(&tensor.init, tensor.dtype, self.seed, threads, out);
+        }
+    }
+
+    /// What the program is.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The device it runs on.
+    pub fn device(&self) -> &Cpu {
+        &self.device
+    }
+
+    /// Updates made so far; the next one has this number.
+    pub fn steps_done(&self) -> u32 {
+        self.step
+    }
+
+    /// The horizon in updates.
+    pub fn steps(&self) -> u32 {
+        self.steps
+    }
+
+    /// The seed of every draw.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Opens the program's data now rather than at the first step, so that its faults show early.
+    ///
+    /// # Errors
+    /// When the program has no data, or it cannot be used.
+    pub fn open_data(&mut self) -> Result<&Data> {
+        if self.data.is_none() {
+            let Some(spec) = &self.manifest.data else {
+                return Error::misuse("the program has no data: feed batches with `step_with`");
+            };
+            let fed = self.manifest.entries.iter().filter(|entry| entry.name != "generate");
+            let needs = Need::of(fed).map_err(Error::Misuse)?;
+            self.data = Some(Data::open(spec, &needs, &self.base)?);
+        }
+        Ok(self.data.as_ref().expect("just opened"))
+    }
+
+    /// Makes one update with the next batch of the program's data.
+    ///
+    /// # Errors
+    /// When the data cannot be used, or the horizon has been reached.
+    pub fn step(&mut self) -> Result<&Numbers> {
+        self.open_data()?;
+        let data = self.data.as_ref().expect("opened");
+        let entry = entry(&self.manifest, "step")?;
+        for input in &entry.inputs {
+            let out = self.device.arena_mut().slice_mut(input.offset, input.bytes());
+            data.feed(Split::Train, input, self.position, self.seed, out)?;
+        }
+        self.update()
+    }
+
+    /// Makes one update with a batch of your own.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model, or the horizon has been reached.
+    pub fn step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
+        batch.feed(entry(&self.manifest, "step")?, self.device.arena_mut())?;
+        self.update()
+    }
+
+    fn update(&mut self) -> Result<&Numbers> {
+        if self.step >= self.steps {
+            return Error::misuse(format!("the run has made all its {} steps", self.steps));
+        }
+        self.execute("step")?;
+        let entry = entry(&self.manifest, "step")?;
+        read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value);
+        self.step += 1;
+        self.position += batch_size(entry);
+        Ok(&self.numbers)
+    }
+
+    /// What the last step reported.
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Averages the `evaluate` entry over batches of held-out records; `None` if the program does not evaluate or
+    /// holds nothing out.
+    ///
+    /// As many whole batches as the program says, fewer if the records end. If there is not one whole batch, it is
+    /// filled up with records from the beginning.
+    ///
+    /// # Errors
+    /// When the data cannot be used.
+    pub fn evaluate(&mut self) -> Result<Option<Numbers>> {
+        let Some(batch) = self.manifest.entry("evaluate").map(batch_size) else { return Ok(None) };
+        let records = self.open_data()?.valid_records();
+        if records == 0 {
+            return Ok(None);
+        }
+        let batches = (records / batch.max(1)).clamp(1, u64::from(self.manifest.train.evaluate_batches).max(1));
+        let mut mean = Numbers::of(&entry(&self.manifest, "evaluate")?.outputs);
+        for index in 0..batches {
+            let data = self.data.as_ref().expect("opened");
+            let entry = entry(&self.manifest, "evaluate")?;
+            for input in &entry.inputs {
+                let out = self.device.arena_mut().slice_mut(input.offset, input.bytes());
+                data.feed(Split::Valid, input, index * batch, self.seed, out)?;
+            }
+            self.evaluate_fed(&mut mean, batches)?;
+        }
+        Ok(Some(mean))
+    }
+
+    /// Runs the `evaluate` entry on a batch of your own.
+    ///
+    /// # Errors
+    /// When there is no such entry or the batch does not fit the model.
+    pub fn evaluate_with(&mut self, batch: &Batch) -> Result<Numbers> {
+        let entry = entry(&self.manifest, "evaluate")?;
+        let mut numbers = Numbers::of(&entry.outputs);
+        batch.feed(entry, self.device.arena_mut())?;
+        self.evaluate_fed(&mut numbers, 1)?;
+        Ok(numbers)
+    }
+
+    /// Adds one `batches`-th of the entry's numbers.
+    fn evaluate_fed(&mut self, mean: &mut Numbers, batches: u64) -> Result<()> {
+        self.execute("evaluate")?;
+        let entry = entry(&self.manifest, "evaluate")?;
+        read_numbers(&self.device, entry, |index, value| mean.values_mut()[index] += value / batches as f64);
+        Ok(())
+    }
+
+    /// Runs an entry on what its inputs hold.
+    fn execute(&mut self, name: &str) -> Result<()> {
+        let control = Control {
+            seed_low: self.seed as u32,
+            seed_high: (self.seed >> 32) as u32,
+            step: self.step,
+            steps: self.steps,
+        };
+        let bytes = bytemuck::bytes_of(&control);
+        self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);
+        self.device.run(&entry(&self.manifest, name)?.launches);
+        Ok(())
+    }
+
+    /// The tensors that live across steps.
+    pub fn tensors(&self) -> &[TensorSpec] {
+        &self.manifest.tensors
+    }
+
+    /// Number of parameters of the model.
+    pub fn parameters(&self) -> u64 {
+        let parameters =
+            self.manifest.tensors.iter().filter(|tensor| matches!(tensor.kind, TensorKind::Parameter { .. }));
+        parameters.map(TensorSpec::elements).sum()
+    }
+
+    /// The elements of a tensor, row-major.
+    ///
+    /// # Errors
+    /// When there is no tensor of that name.
+    pub fn tensor(&self, name: &str) -> Result<Values> {
+        let tensor = self.tensor_spec(name)?;
+        Ok(Values::read(tensor.dtype, self.device.arena().slice(tensor.offset, tensor.bytes())))
+    }
+
+    /// Replaces the elements of a tensor.
+    ///
+    /// # Errors
+    /// When there is no such tensor, or the number or kind of elements differs.
+    pub fn set_tensor(&mut self, name: &str, values: &Values) -> Result<()> {
+        let tensor = self.tensor_spec(name)?;
+        let (dtype, offset, bytes, elements) = (tensor.dtype, tensor.offset, tensor.bytes(), tensor.elements());
+        if values.len() as u64 != elements {
+            return Error::misuse(format!("tensor `{name}` has {elements} elements, not {}", values.len()));
+        }
+        match values.write(0, dtype, self.device.arena_mut().slice_mut(offset, bytes)) {
+            true => Ok(()),
+            false => Error::misuse(format!("tensor `{name}` holds {dtype:?}")),
+        }
+    }
+
+    fn tensor_spec(&self, name: &str) -> Result<&TensorSpec> {
+        let found = self.manifest.tensors.iter().find(|tensor| tensor.name == name);
+        found.ok_or_else(|| Error::Misuse(format!("there is no tensor `{name}`")))
+    }
+
+    /// An output of an entry as the last run of that entry left it. Other entries may since have used its memory.
+    ///
+    /// # Errors
+    /// When there is no such entry or output.
+    pub fn output(&self, entry_name: &str, name: &str) -> Result<Values> {
+        let found = entry(&self.manifest, entry_name)?.outputs.iter().find(|output| output.name == name);
+        let output = found.ok_or_else(|| Error::Misuse(format!("`{entry_name}` has no output `{name}`")))?;
+        Ok(Values::read(output.dtype, self.device.arena().slice(output.offset, output.bytes())))
+    }
+
+    /// Writes a checkpoint to a directory, atomically.
+    ///
+    /// # Errors
+    /// When a tensor is not finite, or the file system refuses; what was there before is then untouched.
+    pub fn save(&self, directory: impl AsRef<Path>) -> Result<()> {
+        self.check_finite()?;
+        let arena = self.device.arena();
+        let bytes = |tensor: &TensorSpec| arena.slice(tensor.offset, tensor.bytes());
+        let tensors: Vec<_> = self.manifest.tensors.iter().map(|tensor| (tensor, bytes(tensor))).collect();
+        checkpoint::write(directory.as_ref(), &self.state(), &tensors)?;
+        Ok(())
+    }
+
+    fn state(&self) -> State {
+        State {
+            format: checkpoint::FORMAT_VERSION,
+            program: self.manifest.name.clone(),
+            program_digest: self.manifest.program_digest.clone(),
+            seed: self.seed,
+            step: self.step,
+            position: self.position,
+            controllers: Default::default(),
+            numbers: self.numbers.iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        }
+    }
+
+    fn check_finite(&self) -> Result<()> {
+        for tensor in &self.manifest.tensors {
+            let bytes = self.device.arena().slice(tensor.offset, tensor.bytes());
+            if let Some(value) = float_check::first_not_finite(tensor.dtype, bytes) {
+                let what = format!("an element of `{}`", tensor.name);
+                return Err(Error::Diverged { what, value, step: self.step.saturating_sub(1) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Continues from a checkpoint: tensors, seed, step and position in the data. The program must be the same.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged, of another program, or cannot be read; the session is then unchanged unless
+    /// the file system fails halfway.
+    pub fn load(&mut self, directory: impl AsRef<Path>) -> Result<()> {
+        let opened = checkpoint::open(directory.as_ref())?;
+        opened.check(&self.manifest)?;
+        let arena = self.device.arena_mut();
+        for tensor in &self.manifest.tensors {
+            opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
+        }
+        let state = opened.state();
+        (self.seed, self.step, self.position) = (state.seed, state.step, state.position);
+        for (slot, value) in self.numbers.slots_mut() {
+            *value = state.numbers.get(slot).copied().unwrap_or(0.0);
+        }
+        Ok(())
+    }
+
+    /// The tokenizer of the program's data.
+    ///
+    /// # Errors
+    /// When the program has none, or its file cannot be used.
+    pub fn tokenizer(&mut self) -> Result<&Tokenizer> {
+        if self.tokenizer.is_none() {
+            let Some(spec) = self.manifest.data.as_ref().and_then(|data| tokenizer_spec(&data.source)) else {
+                return Error::misuse("the program's data is not text: there is no tokenizer");
+            };
+            self.tokenizer = Some(Tokenizer::load(spec, &self.base)?);
+        }
+        Ok(self.tokenizer.as_ref().expect("just loaded"))
+    }
+}
+
+fn tokenizer_spec(source: &Source) -> Option<&TokenizerSpec> {
+    match source {
+        Source::Text { tokenizer, .. } | Source::Jsonl { tokenizer, .. } => Some(tokenizer),
+        _ => None,
+    }
+}
+
+fn entry<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Entry> {
+    manifest.entry(name).ok_or_else(|| Error::Misuse(format!("the program `{}` cannot {name}", manifest.name)))
+}
+
+/// Records that one call of an entry consumes.
+fn batch_size(entry: &Entry) -> u64 {
+    entry.inputs.iter().map(InputBinding::batch).max().unwrap_or(0)
+}
+
+fn read_numbers(device: &Cpu, entry: &Entry, mut store: impl FnMut(usize, f64)) {
+    for (index, output) in entry.outputs.iter().filter(|output| is_number(output)).enumerate() {
+        store(index, first_number(output.dtype, device.arena().slice(output.offset, output.bytes())));
+    }
+}

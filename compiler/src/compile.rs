@@ -91,9 +91,10 @@ impl Compilation {
         }
     }
 
-    /// Floating-point operations of the matrix products of one step, two per multiply-add.
+    /// Floating-point operations of one step, as launched.
     pub fn flops_per_step(&self) -> u64 {
-        self.plan.entry_facts("step").map_or(0, |facts| facts.flops)
+        let step = self.plan.report.entries.iter().find(|entry| entry.name == "step");
+        step.map_or(0, |step| step.totals.flops)
     }
 
     /// What `check --json` and `compile --json` print.
@@ -110,7 +111,7 @@ impl Compilation {
                 .sum(),
             flops_per_step: self.flops_per_step(),
             peak_bytes: self.plan.arena_bytes,
-            launches_per_step: self.plan.entry("step").map_or(0, |entry| entry.launches.len()),
+            launches_per_step: self.plan.entries.iter().find(|entry| entry.name == "step").map_or(0, |entry| entry.launches.len()),
             distinct_kernels: self.plan.kernels.len(),
             e_nodes: self.entries.iter().map(|(_, rewritten)| rewritten.report.e_nodes()).sum(),
             phases: 1,
@@ -156,13 +157,18 @@ pub struct Provenance {
     pub digest: String,
 }
 
+/// How the entries of a program are rewritten.
+pub fn rewrite_options(program: &Program) -> rewrite::Options {
+    rewrite::Options { precision: program.train.precision, ..rewrite::Options::default() }
+}
+
 fn rewrite_entries(program: &Program) -> Vec<(&'static str, Rewritten)> {
     let graphs = [
         ("step", Some(&program.step)),
         ("evaluate", program.evaluate.as_ref()),
         ("generate", program.generate.as_ref()),
     ];
-    let options = rewrite::Options::default();
+    let options = rewrite_options(program);
     graphs
         .into_iter()
         .filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, &options))))

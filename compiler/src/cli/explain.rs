@@ -1,0 +1,78 @@
+//! `trainc explain`: the chain of rules that turned the source into what runs.
+
+use super::{arguments::Explain, failure::Failure, sources};
+use std::collections::BTreeMap;
+use trainc::{
+    graph::{Graph, NodeId},
+    rewrite::{self, ExplanationStep, Options},
+    source::SourceMap,
+};
+
+/// Explains the nodes that a pattern names; without one, lists what rewriting did.
+pub fn explain(arguments: &Explain) -> Result<(), Failure> {
+    let loaded = sources::load(&arguments.program)?;
+    let options = trainc::compile::rewrite_options(&loaded.program);
+    let graph = &loaded.program.step;
+    let Some(pattern) = &arguments.node else {
+        print!("{}", overview(graph, &options));
+        return Ok(());
+    };
+    let explained = rewrite::explain(graph, &options, pattern);
+    if explained.is_empty() {
+        return Err(Failure::misuse(format!(
+            "no node `{pattern}`: name a kind (attention, contract, reduce, ...), an output (loss), or a number; \
+             without a name, `trainc explain` lists what happened"
+        )));
+    }
+    for (node, steps) in &explained {
+        print!("{}", story(*node, steps, &loaded.map));
+    }
+    Ok(())
+}
+
+fn overview(graph: &Graph, options: &Options) -> String {
+    let rewritten = rewrite::rewrite(graph, options);
+    let report = &rewritten.report;
+    let [source, canonical, result] = report.nodes;
+    let mut text = format!("{source} nodes as written, {canonical} in canonical form, {result} after rewriting\n");
+    for region in &report.regions {
+        let [before, after] = region.cost.map(|cost| cost as f64 / 1e6);
+        text += &format!(
+            "\n{} (x{}): {} e-nodes in {} classes after {} iterations{}; modelled cost {before:.1} us -> {after:.1} us\n",
+            region.name,
+            region.instances,
+            region.e_nodes,
+            region.e_classes,
+            region.iterations,
+            region.limit.map_or(String::new(), |limit| format!(" (stopped by the limit on {limit})")),
+        );
+        for (rule, count) in &region.applications {
+            text += &format!("  {count:4} x {rule}\n");
+        }
+    }
+    let kinds = kinds(&rewritten.graph);
+    text + &format!("\nexplain one of: {}\n", kinds.into_keys().collect::<Vec<_>>().join(", "))
+}
+
+/// How many nodes there are of each kind.
+fn kinds(graph: &Graph) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for id in graph.ids() {
+        *kinds.entry(rewrite::language::op_kind(&graph.node(id).op).to_string()).or_default() += 1;
+    }
+    kinds
+}
+
+fn story(node: NodeId, steps: &[ExplanationStep], map: &SourceMap) -> String {
+    let mut text = format!("node {}", node.index());
+    if let Some(span) = steps.iter().find_map(|step| step.span) {
+        let (line, column) = map.line_column(span.file, span.start);
+        text += &format!(", from {}:{line}:{column}", map.file(span.file).name);
+    }
+    text += if steps.is_empty() { ": as written\n" } else { "\n" };
+    for step in steps {
+        let direction = if step.reversed { " (right to left)" } else { "" };
+        text += &format!("  {}{direction}: {}\n    = {}\n", step.rule, step.law, step.after);
+    }
+    text
+}

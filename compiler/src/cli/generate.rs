@@ -1,0 +1,18 @@
+//! `trainc generate`.
+
+use super::{arguments::Generate, failure::Failure, run};
+use trainc_runtime::GenerateOptions;
+
+/// Prints the prompt and how the model goes on.
+pub fn generate(arguments: &Generate) -> Result<(), Failure> {
+    let (mut session, _) = run::newest(&arguments.directory, &arguments.execution)?;
+    let options = GenerateOptions {
+        max_tokens: arguments.tokens,
+        temperature: f64::from(arguments.temperature),
+        top_k: arguments.top_k,
+        seed: arguments.seed,
+    };
+    let text = session.generate(&arguments.prompt, &options).map_err(run::of_runtime)?;
+    println!("{}{text}", arguments.prompt);
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! `trainc plan`: the launches of an entry with what each computes and moves.
+
+use super::{arguments::Plan, failure::Failure, output, sources, table::Table};
+use serde_json::json;
+use trainc::{compile::Compilation, schedule::{EntryReport, LaunchReport}};
+
+/// Prints the launch table of an entry, and its totals.
+pub fn plan(arguments: &Plan) -> Result<(), Failure> {
+    let (compilation, _, _) = sources::compile(&arguments.program)?;
+    let entries = &compilation.plan.report.entries;
+    let Some(entry) = entries.iter().find(|entry| entry.name == arguments.entry) else {
+        let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        return Err(Failure::misuse(format!("no entry {}; this program has {}", arguments.entry, known.join(", "))));
+    };
+    print!("{}\n{}", launches(&compilation, entry), totals(&compilation, entry));
+    if arguments.json {
+        output::json(&facts(&compilation, entry));
+    }
+    Ok(())
+}
+
+fn launches(compilation: &Compilation, entry: &EntryReport) -> String {
+    let mut table = Table::new(&["#", "in", "i", "kernel", "flops", "read", "written", "flops/byte", "arguments"]);
+    for (number, launch) in entry.launches.iter().enumerate() {
+        table.row([
+            number.to_string(),
+            launch.group.clone(),
+            launch.instance.to_string(),
+            compilation.plan.kernels[launch.kernel as usize].label.clone(),
+            output::count(launch.facts.flops as f64),
+            output::bytes(launch.facts.bytes_read),
+            output::bytes(launch.facts.bytes_written),
+            format!("{:.1}", intensity(launch)),
+            launch.buffers.join(", "),
+        ]);
+    }
+    table.render()
+}
+
+/// Operations per byte moved.
+fn intensity(launch: &LaunchReport) -> f64 {
+    launch.facts.flops as f64 / (launch.facts.bytes_read + launch.facts.bytes_written).max(1) as f64
+}
+
+fn totals(compilation: &Compilation, entry: &EntryReport) -> String {
+    let totals = &entry.totals;
+    let recomputed = if entry.recomputed.is_empty() {
+        String::new()
+    } else {
+        format!("recomputed in backward to meet the budget: {}\n", entry.recomputed.join(", "))
+    };
+    format!(
+        "{} launches of {} kernels: {} FLOPs, {} read, {} written\n\
+         arena {}: {} persistent, {} for `{}` (inputs {}, {} kept from forward for backward)\n{recomputed}",
+        entry.launches.len(),
+        compilation.plan.kernels.len(),
+        output::count(totals.flops as f64),
+        output::bytes(totals.bytes_read),
+        output::bytes(totals.bytes_written),
+        output::bytes(compilation.plan.arena_bytes),
+        output::bytes(compilation.plan.report.persistent_bytes),
+        output::bytes(entry.region_bytes),
+        entry.name,
+        output::bytes(entry.input_bytes),
+        output::bytes(entry.saved_bytes),
+    )
+}
+
+fn facts(compilation: &Compilation, entry: &EntryReport) -> serde_json::Value {
+    let launch = |launch: &LaunchReport| {
+        json!({
+            "kernel": launch.kernel,
+            "label": compilation.plan.kernels[launch.kernel as usize].label,
+            "group": launch.group,
+            "instance": launch.instance,
+            "flops": launch.facts.flops,
+            "bytes_read": launch.facts.bytes_read,
+            "bytes_written": launch.facts.bytes_written,
+        })
+    };
+    json!({
+        "entry": entry.name,
+        "arena_bytes": compilation.plan.arena_bytes,
+        "persistent_bytes": compilation.plan.report.persistent_bytes,
+        "region_bytes": entry.region_bytes,
+        "saved_bytes": entry.saved_bytes,
+        "recomputed": entry.recomputed,
+        "launches": entry.launches.iter().map(launch).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,99 @@
+//! What a training run shows: a bar on a terminal, plain lines elsewhere.
+
+use super::output;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{
+    io::{IsTerminal, Write},
+    path::Path,
+    time::{Duration, Instant},
+};
+use trainc_runtime::{
+    Numbers, Session,
+    report::{Observer, Progress},
+};
+
+/// How often a log that is no terminal gets a line.
+const LINE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// An observer that draws on standard output.
+#[derive(Default)]
+pub struct Terminal {
+    bar: Option<ProgressBar>,
+    item: String,
+    began: Option<Instant>,
+    last_line: Option<Instant>,
+}
+
+impl Terminal {
+    /// Leaves the terminal as it was.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+
+    /// A line above the bar.
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => {
+                let _ = writeln!(std::io::stdout(), "{text}");
+            }
+        }
+    }
+
+    fn state(&self, progress: &Progress) -> String {
+        let loss = progress.numbers.loss();
+        let speed = output::count(progress.items_per_second);
+        format!("loss {loss:.4}  {speed} {}/s", self.item)
+    }
+}
+
+impl Observer for Terminal {
+    fn started(&mut self, session: &Session) {
+        let manifest = session.manifest();
+        self.item.clone_from(&manifest.train.item);
+        self.began = Some(Instant::now());
+        self.line(&format!(
+            "{}: {} parameters, {} per step, {} of memory, {} threads",
+            manifest.name,
+            output::count(session.parameters() as f64),
+            format_args!("{} {}", manifest.train.items_per_step, self.item),
+            output::bytes(manifest.arena_bytes),
+            session.device().threads(),
+        ));
+        if std::io::stdout().is_terminal() {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left").expect("a template");
+            let bar = ProgressBar::new(u64::from(session.steps())).with_style(style);
+            bar.set_position(u64::from(session.steps_done()));
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+    }
+
+    fn stepped(&mut self, progress: &Progress) {
+        let state = self.state(progress);
+        let done = progress.step + 1;
+        if let Some(bar) = &self.bar {
+            bar.set_position(u64::from(done));
+            bar.set_message(state);
+        } else if done == progress.steps || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
+            self.last_line = Some(Instant::now());
+            let seconds = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
+            self.line(&format!("step {done}/{}  {state}  {seconds:.0} s", progress.steps));
+        }
+    }
+
+    fn evaluated(&mut self, step: u32, numbers: &Numbers) {
+        let shown: Vec<String> = numbers.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        self.line(&format!("step {step}  held out: {}", shown.join("  ")));
+    }
+
+    fn saved(&mut self, _step: u32, path: &Path) {
+        self.line(&format!("saved {}", path.display()));
+    }
+
+    fn warned(&mut self, text: &str) {
+        self.line(&format!("warning: {text}"));
+    }
+}

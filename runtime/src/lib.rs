@@ -14,8 +14,13 @@ mod init;
 pub mod memory;
 mod numbers;
 pub mod philox;
+pub mod report;
+mod run_directory;
 mod session;
+mod train;
 
 pub use error::{Error, Result};
 pub use numbers::{Numbers, Values};
+pub use run_directory::{RunDirectory, load_newest};
 pub use session::{Batch, GenerateOptions, Options, Session};
+pub use train::{Outcome, train};

@@ -8,12 +8,13 @@ pub use generate::GenerateOptions;
 
 use crate::artifact::{Artifact, Control, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Source};
-use crate::checkpoint::{self, State};
+use crate::checkpoint::{self, Opened, State};
 use crate::data::{Data, Need, Split, Tokenizer};
 use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
 use crate::{float_check, init};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// How to run an artifact; [`Options::default`] is what the program says, on all processors.
@@ -319,9 +320,15 @@ impl Session {
             seed: self.seed,
             step: self.step,
             position: self.position,
-            controllers: Default::default(),
-            numbers: self.numbers.iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            controllers: BTreeMap::new(),
+            numbers: self.finite_numbers(),
         }
+    }
+
+    /// JSON knows no others.
+    fn finite_numbers(&self) -> BTreeMap<String, f64> {
+        let finite = self.numbers.iter().filter(|(_, value)| value.is_finite());
+        finite.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn check_finite(&self) -> Result<()> {
@@ -341,7 +348,14 @@ impl Session {
     /// When the checkpoint is damaged, of another program, or cannot be read; the session is then unchanged unless
     /// the file system fails halfway.
     pub fn load(&mut self, directory: impl AsRef<Path>) -> Result<()> {
-        let opened = checkpoint::open(directory.as_ref())?;
+        self.restore(&checkpoint::open(directory.as_ref())?)
+    }
+
+    /// Continues from an opened checkpoint, as [`Session::load`].
+    ///
+    /// # Errors
+    /// As [`Session::load`].
+    pub fn restore(&mut self, opened: &Opened) -> Result<()> {
         opened.check(&self.manifest)?;
         let arena = self.device.arena_mut();
         for tensor in &self.manifest.tensors {

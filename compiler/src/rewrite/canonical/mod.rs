@@ -76,7 +76,7 @@ fn image(images: &[Option<NodeId>], node: NodeId) -> NodeId {
 }
 
 /// Number of instances of the scope that a node lives in.
-fn instances(graph: &Graph, node: NodeId) -> u64 {
+pub(super) fn instances(graph: &Graph, node: NodeId) -> u64 {
     graph.scope(graph.node(node).scope).count
 }
 

@@ -1,0 +1,165 @@
+//! Why a node of the rewritten graph is what it is: the rules that lead there from the source.
+
+use super::{
+    Options, Session,
+    language::Term,
+    rules,
+    saturate::{describe, rule_of},
+};
+use crate::{
+    graph::{Graph, NodeId, ScopeId},
+    source::Span,
+};
+use egg::{Id, Language, TreeTerm};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashSet},
+    rc::Rc,
+};
+
+/// One application of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplanationStep {
+    /// Name of the rule.
+    pub rule: String,
+    /// Its equation.
+    pub law: String,
+    /// Whether the equation was used from right to left.
+    pub reversed: bool,
+    /// The term after the step, its head and a few levels of operands.
+    pub after: String,
+    /// The source of the expression that is being rewritten, where known.
+    pub span: Option<Span>,
+}
+
+/// The rule applications that turned the source into nodes of the rewritten graph. `pattern` names nodes by index (`17`,
+/// `%17`), by an output (`loss`), or by kind (`attention`, `contract`).
+pub fn explain(graph: &Graph, options: &Options, pattern: &str) -> Vec<(NodeId, Vec<ExplanationStep>)> {
+    let mut session = Session::new(graph, options);
+    let nodes = named(&session.rebuilt.graph, pattern);
+    nodes.into_iter().map(|node| (node, session.explain(node))).collect()
+}
+
+/// The nodes that a pattern names.
+fn named(graph: &Graph, pattern: &str) -> Vec<NodeId> {
+    if let Ok(index) = pattern.trim_start_matches('%').parse::<usize>() {
+        return graph.ids().nth(index).into_iter().collect();
+    }
+    let report = crate::graph::Output::Report(pattern.to_owned());
+    if let Some(node) = graph.output(&report) {
+        return vec![node];
+    }
+    let kind = |id: &NodeId| super::language::op_kind(&graph.node(*id).op) == pattern.to_lowercase();
+    graph.ids().filter(kind).collect()
+}
+
+impl Session {
+    /// The steps that lead to a node of the rewritten graph.
+    fn explain(&mut self, node: NodeId) -> Vec<ExplanationStep> {
+        let Some((scope, class)) = self.origins_near(node) else { return Vec::new() };
+        let chosen = &mut self.chosen[scope.0 as usize];
+        let Some((source, id)) = source_of(&chosen.region.ids, &chosen.region.egraph, class) else {
+            return Vec::new();
+        };
+        let span = self.canonical.node(source).span;
+        let target = target(&mut chosen.region.egraph, &chosen.extraction.terms, class, &mut BTreeMap::new());
+        let explanation = chosen.region.egraph.explain_id_equivalence(id, target);
+        let mut steps = Steps { span, steps: Vec::new(), seen: HashSet::new() };
+        steps.visit(&explanation.explanation_trees);
+        steps.steps
+    }
+
+    /// The class that a node stands for, or else the one of the nearest user that the source knows.
+    fn origins_near(&self, node: NodeId) -> Option<(ScopeId, Id)> {
+        let mut pending = std::collections::VecDeque::from([node]);
+        let mut seen = HashSet::new();
+        while let Some(node) = pending.pop_front() {
+            if !seen.insert(node) {
+                continue;
+            }
+            if let Some(&(scope, class)) = self.rebuilt.origins.get(&node) {
+                let region = &self.chosen[scope.0 as usize].region;
+                if source_of(&region.ids, &region.egraph, class).is_some() {
+                    return Some((scope, class));
+                }
+            }
+            pending.extend(self.rebuilt.graph.users(node));
+        }
+        None
+    }
+}
+
+/// The first node of the source in a class.
+fn source_of(ids: &BTreeMap<NodeId, Id>, egraph: &super::language::Egraph, class: Id) -> Option<(NodeId, Id)> {
+    let class = egraph.find(class);
+    ids.iter().find(|(_, id)| egraph.find(**id) == class).map(|(node, id)| (*node, *id))
+}
+
+/// The extracted term of a class, as an id whose explanation is that very term.
+fn target(
+    egraph: &mut super::language::Egraph,
+    terms: &BTreeMap<Id, Term>,
+    class: Id,
+    known: &mut BTreeMap<Id, Id>,
+) -> Id {
+    let class = egraph.find(class);
+    if let Some(&id) = known.get(&class) {
+        return id;
+    }
+    let term = terms[&class].clone().map_children(|child| target(egraph, terms, child, known));
+    let id = egraph.add_uncanonical(term);
+    known.insert(class, id);
+    id
+}
+
+/// Collects the steps of a proof. Parts of it are shared, so each is visited once.
+struct Steps {
+    span: Option<Span>,
+    steps: Vec<ExplanationStep>,
+    seen: HashSet<*const TreeTerm<Term>>,
+}
+
+impl Steps {
+    fn visit(&mut self, proof: &[Rc<TreeTerm<Term>>]) {
+        for term in proof {
+            if !self.seen.insert(Rc::as_ptr(term)) {
+                continue;
+            }
+            if let Some(name) = term.forward_rule.or(term.backward_rule) {
+                self.step(name.as_str(), term.forward_rule.is_none(), term);
+            }
+            for child in &term.child_proofs {
+                self.visit(child);
+            }
+        }
+    }
+
+    fn step(&mut self, name: &str, reversed: bool, term: &TreeTerm<Term>) {
+        let rule = rule_of(name);
+        let law = rules::named(rule).map_or("", |rule| rule.law);
+        self.steps.push(ExplanationStep {
+            rule: rule.to_owned(),
+            law: law.to_owned(),
+            reversed,
+            after: shown(term, 3),
+            span: self.span,
+        });
+    }
+}
+
+/// A term to a few levels.
+fn shown(term: &TreeTerm<Term>, levels: usize) -> String {
+    let head = describe(&term.node.symbol);
+    if term.child_proofs.is_empty() {
+        return head;
+    }
+    if levels == 0 {
+        return "..".into();
+    }
+    let children: Vec<String> = term
+        .child_proofs
+        .iter()
+        .map(|proof| proof.last().map_or("..".into(), |child| shown(child, levels - 1)))
+        .collect();
+    format!("{head}({})", children.join(", "))
+}

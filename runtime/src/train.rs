@@ -1,0 +1,179 @@
+//! Training to the end of the horizon: steps, evaluations, checkpoints, reports.
+
+use crate::error::{Error, Result};
+use crate::numbers::Numbers;
+use crate::report::{EventFile, MetricsFile, Observer, Progress, Summary, Timing};
+use crate::run_directory::RunDirectory;
+use crate::session::Session;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished(Summary),
+    /// Asked to stop before; what was done is saved (if there is a directory) and can be continued.
+    Stopped(Summary),
+}
+
+impl Outcome {
+    /// What there is to say about it.
+    pub fn summary(&self) -> &Summary {
+        match self {
+            Outcome::Finished(summary) | Outcome::Stopped(summary) => summary,
+        }
+    }
+}
+
+/// Trains from where the session stands to its horizon.
+///
+/// With a directory, metrics, events, checkpoints and the summary go there. `stop` may be set from elsewhere (a signal
+/// handler): the step at hand is finished and saved first.
+///
+/// # Errors
+/// When data, files or numbers fail. The newest checkpoint is then still the last good state.
+pub fn train(
+    session: &mut Session,
+    directory: Option<&RunDirectory>,
+    observer: &mut dyn Observer,
+    stop: &AtomicBool,
+) -> Result<Outcome> {
+    session.open_data()?;
+    let files = directory.map(|directory| Files::open(directory, session.steps_done())).transpose()?;
+    let timing = Timing::with_capacity(session.steps() - session.steps_done().min(session.steps()));
+    let mut training = Training { saved: session.steps_done(), session, files, observer, timing, valid: None };
+    training.observer.started(training.session);
+    training.run(stop)
+}
+
+/// The open files of a run.
+struct Files<'a> {
+    directory: &'a RunDirectory,
+    metrics: MetricsFile,
+    events: EventFile,
+}
+
+impl<'a> Files<'a> {
+    fn open(directory: &'a RunDirectory, step: u32) -> Result<Self> {
+        directory.checkpoints().tidy()?;
+        Ok(Self { directory, metrics: directory.metrics(step)?, events: directory.events()? })
+    }
+
+    fn append(&mut self, step: u32, numbers: &Numbers, valid: Option<&Numbers>, seconds: f64) -> Result<()> {
+        let written = self.metrics.append(step, numbers, valid, seconds * 1e3);
+        written.map_err(self.directory.io("metrics.jsonl"))?;
+        let mut written = self.events.append(step, "", numbers);
+        if let (Ok(()), Some(valid)) = (&written, valid) {
+            written = self.events.append(step, "valid_", valid);
+        }
+        written.map_err(self.directory.io("tensorboard"))
+    }
+}
+
+struct Training<'a> {
+    session: &'a mut Session,
+    files: Option<Files<'a>>,
+    observer: &'a mut dyn Observer,
+    timing: Timing,
+    /// The last evaluation.
+    valid: Option<Numbers>,
+    /// Updates that the newest checkpoint holds.
+    saved: u32,
+}
+
+impl Training<'_> {
+    fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
+        if self.session.steps_done() >= self.session.steps() {
+            self.valid = self.session.evaluate()?;
+        }
+        while self.session.steps_done() < self.session.steps() {
+            if stop.load(Ordering::Relaxed) {
+                self.save()?;
+                return Ok(Outcome::Stopped(self.summarise()?));
+            }
+            self.step()?;
+        }
+        self.save()?;
+        Ok(Outcome::Finished(self.summarise()?))
+    }
+
+    fn step(&mut self) -> Result<()> {
+        let step = self.session.steps_done();
+        let begin = Instant::now();
+        self.session.step()?;
+        let seconds = begin.elapsed().as_secs_f64();
+        self.timing.add(seconds);
+        self.show(step, seconds);
+        let loss = self.session.numbers().loss();
+        if !loss.is_finite() {
+            self.append(step, None, seconds)?;
+            return Err(Error::Diverged { what: "the loss".to_owned(), value: loss, step });
+        }
+        let valid = if self.is_due(self.session.manifest().train.evaluate_every) { self.evaluate()? } else { None };
+        self.append(step, valid.as_ref(), seconds)?;
+        self.valid = valid.or(self.valid.take());
+        let checkpoint_every = self.session.manifest().train.checkpoint_every;
+        if checkpoint_every > 0 && self.session.steps_done().is_multiple_of(checkpoint_every) {
+            self.save()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn show(&mut self, step: u32, seconds: f64) {
+        let items = self.session.manifest().train.items_per_step as f64;
+        self.observer.stepped(&Progress {
+            step,
+            steps: self.session.steps(),
+            numbers: self.session.numbers(),
+            seconds,
+            items_per_second: self.timing.steps_per_second().unwrap_or(0.0) * items,
+        });
+    }
+
+    /// Every so many steps, and at the end.
+    fn is_due(&self, every: u32) -> bool {
+        let done = self.session.steps_done();
+        done == self.session.steps() || (every > 0 && done.is_multiple_of(every))
+    }
+
+    fn evaluate(&mut self) -> Result<Option<Numbers>> {
+        let valid = self.session.evaluate()?;
+        if let Some(numbers) = &valid {
+            self.observer.evaluated(self.session.steps_done(), numbers);
+        }
+        Ok(valid)
+    }
+
+    fn append(&mut self, step: u32, valid: Option<&Numbers>, seconds: f64) -> Result<()> {
+        match &mut self.files {
+            Some(files) => files.append(step, self.session.numbers(), valid, seconds),
+            None => Ok(()),
+        }
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let step = self.session.steps_done();
+        let Some(files) = &self.files else { return Ok(()) };
+        if self.saved == step {
+            return Ok(());
+        }
+        let checkpoints = files.directory.checkpoints();
+        let path = checkpoints.path(step);
+        self.session.save(&path)?;
+        self.saved = step;
+        // Only now that a newer one is safe may older ones go.
+        checkpoints.tidy()?;
+        self.observer.saved(step, &path);
+        Ok(())
+    }
+
+    fn summarise(&mut self) -> Result<Summary> {
+        let summary = Summary::of(self.session, self.valid.as_ref(), &self.timing);
+        if let Some(files) = &self.files {
+            files.directory.write_summary(&summary)?;
+        }
+        Ok(summary)
+    }
+}

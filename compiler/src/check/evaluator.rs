@@ -2,6 +2,7 @@
 
 use super::{
     library::{DefinitionId, Entity, Library},
+    optimizer::Updating,
     registry::Registry,
     value::{Label, Number, Tensor, Value},
 };
@@ -86,6 +87,10 @@ pub(super) struct Evaluator<'p> {
     pub frames: Vec<Frame>,
     /// Extents of indices, one table per open statement.
     pub extents: Vec<Extents>,
+    /// Outputs of the model, in order.
+    pub outputs: Vec<(String, Tensor)>,
+    /// The parameter that is being updated.
+    pub updating: Option<Updating>,
     /// Values of constants; `None` while one is being evaluated.
     pub consts: BTreeMap<usize, Option<Value>>,
     diagnostics: Vec<Diagnostic>,
@@ -106,6 +111,8 @@ impl<'p> Evaluator<'p> {
             mode: Mode { training: true, batch: 1, precision: Precision::F32 },
             frames: Vec::new(),
             extents: vec![Extents::new()],
+            outputs: Vec::new(),
+            updating: None,
             consts: BTreeMap::new(),
             diagnostics: Vec::new(),
             next_frame: 0,
@@ -120,6 +127,7 @@ impl<'p> Evaluator<'p> {
         self.mode = mode;
         self.work = 0;
         self.registry.begin_graph();
+        self.outputs.clear();
         std::mem::replace(&mut self.graph, Graph::new(name))
     }
 
@@ -136,7 +144,9 @@ impl<'p> Evaluator<'p> {
     /// Records a finding. One inside the standard library is shown at the program's call that leads there.
     pub(super) fn report(&mut self, finding: Diagnostic) {
         let finding = self.at_program(finding);
-        if self.diagnostics.len() < MAX_ERRORS && !self.diagnostics.contains(&finding) {
+        let place = |finding: &Diagnostic| (finding.id, finding.labels[0].span);
+        let known = self.diagnostics.iter().any(|earlier| place(earlier) == place(&finding));
+        if self.diagnostics.len() < MAX_ERRORS && !known {
             self.diagnostics.push(finding);
         }
     }

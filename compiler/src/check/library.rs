@@ -3,10 +3,10 @@
 use super::{Sources, suggest};
 use crate::{
     diagnostic::Diagnostic,
-    source::{FileId, Span},
+    source::{FileId, SourceMap, Span},
     syntax::{
         self,
-        tree::{ClauseBlock, Const, Definition, Item, Name},
+        tree::{ClauseBlock, Const, Definition, Expr, ExprKind, Item, Name, Word},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +37,9 @@ const STD: [(&str, &str); 8] = [
     ("std/optimizers.train", include_str!("../../std/optimizers.train")),
     ("std/schedules.train", include_str!("../../std/schedules.train")),
 ];
+
+/// Most files that may import one another in a chain.
+const MAX_IMPORTS: usize = 32;
 
 /// All items of all files.
 #[derive(Debug, Default)]
@@ -175,20 +178,28 @@ impl Loader<'_> {
     }
 
     fn import(&mut self, path: &str, span: Span, open: &mut Vec<FileId>) {
-        match self.sources.load(path, span.file) {
-            Err(reason) => self.errors.push(
-                Diagnostic::error("E0205", span, format!("cannot import \"{path}\""))
-                    .label(reason)
-                    .note("paths are relative to the file that imports")
-                    .help("correct the path, or remove the import"),
-            ),
-            Ok(file) if open.contains(&file) => self.errors.push(
-                Diagnostic::error("E0206", span, format!("\"{path}\" imports itself"))
-                    .label("this closes a circle of imports")
-                    .help("move what both files need into a third one"),
-            ),
-            Ok(file) => self.file(file, open),
+        match self.sources.load(path, span.file, span) {
+            Err(error) => self.errors.push(error),
+            Ok(file) => {
+                let file = self.known_file(file);
+                if open.contains(&file) || open.len() > MAX_IMPORTS {
+                    self.errors.push(
+                        Diagnostic::error("E0206", span, format!("\"{path}\" imports itself"))
+                            .label("this closes a circle of imports")
+                            .help("move what both files need into a third one"),
+                    );
+                } else {
+                    self.file(file, open);
+                }
+            }
         }
+    }
+
+    /// The file that was loaded first under the same name.
+    fn known_file(&mut self, file: FileId) -> FileId {
+        let name = self.sources.map().file(file).name.clone();
+        let first = self.sources.map().iter().find(|(_, known)| known.name == name).map(|(id, _)| id);
+        first.unwrap_or(file)
     }
 }
 
@@ -208,5 +219,67 @@ pub(super) fn unknown_name(
     match suggest::closest(name, known) {
         Some(other) => error.label("not defined").replace(span, other, format!("did you mean `{other}`?")),
         None => error.label("not defined").note("a name must be defined before it is used"),
+    }
+}
+
+impl Library {
+    /// Replaces constants (and simple clauses of `train`) by what `--set name=value` says.
+    pub(super) fn apply_settings(
+        &mut self,
+        map: &mut SourceMap,
+        root: FileId,
+        settings: &[(String, String)],
+    ) -> Vec<Diagnostic> {
+        let mut errors = Vec::new();
+        for (name, value) in settings {
+            let text = format!("const {name} = {value}\n");
+            let file = map.add("--set", text.clone());
+            let parsed = syntax::parse(file, &text);
+            let first = parsed.file.items.into_iter().next();
+            match first {
+                Some(Item::Const(constant)) if parsed.errors.is_empty() => {
+                    errors.extend(self.apply(constant, file, root).err());
+                }
+                _ => errors.extend(parsed.errors),
+            }
+        }
+        errors
+    }
+
+    fn apply(&mut self, setting: Const, file: FileId, root: FileId) -> Result<(), Diagnostic> {
+        let name = &setting.name;
+        if let Some((Entity::Const(index), _)) = self.user.get(&name.text) {
+            self.consts[*index].value = self.as_text(setting.value);
+            return Ok(());
+        }
+        let clauses = self.trains.iter_mut().flat_map(|block| &mut block.clauses);
+        let mut clauses = clauses.filter(|clause| clause.keyword.text == name.text);
+        if let (true, Some(clause)) = (super::train::SETTABLE.contains(&name.text.as_str()), clauses.next()) {
+            clause.words = vec![Word::Value(setting.value)];
+            return Ok(());
+        }
+        let own = self.user.iter().filter(|(_, (entity, _))| matches!(entity, Entity::Const(_))).map(|(name, _)| name.as_str());
+        let known: Vec<&str> = own.chain(super::train::SETTABLE).collect();
+        let place = Span { file, start: name.span.start, end: name.span.end };
+        let _ = root;
+        let error = Diagnostic::error("E0204", place, format!("`--set {}`: the program has no such constant", name.text));
+        Err(match suggest::closest(&name.text, known.iter().copied()) {
+            Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
+            None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),
+        })
+    }
+
+    /// A setting that is a bare word without meaning of its own is text: `--set precision=bf16`.
+    fn as_text(&self, value: Expr) -> Expr {
+        match value.kind {
+            ExprKind::Name(name) if self.find_any(&name).is_none() => Expr { kind: ExprKind::Text(name), ..value },
+            kind => Expr { kind, ..value },
+        }
+    }
+
+    fn find_any(&self, name: &str) -> Option<Entity> {
+        let known = self.user.get(name).or_else(|| self.std.get(name)).map(|(entity, _)| *entity);
+        let builtin = super::builtin::names().contains(&name);
+        known.or(builtin.then_some(Entity::Const(0)))
     }
 }

@@ -44,7 +44,7 @@ impl Evaluator<'_> {
         };
         if value.is_nan() || (matches!(op, BinaryOp::Div) && y == 0.0) {
             return self.fail(
-                Diagnostic::error("E0313", span, "this number is undefined")
+                Diagnostic::error("E0401", span, "this number is undefined")
                     .label(format!("with {} and {}", a.shown(), b.shown()))
                     .help("change one of the two numbers"),
             );
@@ -66,7 +66,7 @@ impl Evaluator<'_> {
             (a, b) if a == b && adds => Ok(a),
             (a, b) if a == b && op != BinaryOp::Mul && op != BinaryOp::Pow => Ok(Unit::None),
             _ => self.fail(
-                Diagnostic::error("E0601", span, "these units do not go together")
+                Diagnostic::error("E0405", span, "these units do not go together")
                     .label(format!("{} and {}", a.shown(), b.shown()))
                     .help("give both numbers the same unit"),
             ),
@@ -176,7 +176,7 @@ impl Evaluator<'_> {
             let result = op.apply(number.plain());
             if result.is_nan() {
                 let message = format!("this number is undefined for {}", number.shown());
-                return self.fail(Diagnostic::error("E0313", span, message));
+                return self.fail(Diagnostic::error("E0401", span, message));
             }
             let unit = if op == Unary::Neg { number.unit } else { Unit::None };
             let result = if unit == Unit::Percent { -number.value } else { result };
@@ -207,8 +207,9 @@ impl Evaluator<'_> {
         let condition = self.float(condition, span)?;
         let (a, b) = (self.operand(a, span)?, self.operand(b, span)?);
         let (a, b) = self.same_type(a, b, false, span)?;
-        let (nodes, axes) = self.align(&[condition, a, b], span)?;
-        let node = self.add(Op::Select, &nodes, span)?;
+        // The indices of what is chosen come before those of the condition.
+        let (nodes, axes) = self.align(&[a, b, condition], span)?;
+        let node = self.add(Op::Select, &[nodes[2], nodes[0], nodes[1]], span)?;
         Ok(Value::Tensor(Tensor { node, axes, position: false }))
     }
 
@@ -220,7 +221,7 @@ impl Evaluator<'_> {
             Value::Number(number) => {
                 if !matches!(number.unit, Unit::None | Unit::Percent) {
                     return self.fail(
-                        Diagnostic::error("E0601", span, "a number with this unit is not part of arithmetic on tensors")
+                        Diagnostic::error("E0405", span, "a number with this unit is not part of arithmetic on tensors")
                             .label(format!("`{}` has a unit", unit_suffix(number.unit).trim()))
                             .help("write a bare number"),
                     );

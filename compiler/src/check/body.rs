@@ -85,7 +85,7 @@ impl Evaluator<'_> {
     }
 
     fn misplaced<T>(&mut self, span: Span, what: &str, owner: &str) -> Checked<T> {
-        let error = Diagnostic::error("E0218", span, format!("{what} does not belong here"));
+        let error = Diagnostic::error("E0501", span, format!("{what} does not belong here"));
         self.fail(error.label(format!("only {owner} can have it")).help("move it, or remove it"))
     }
 
@@ -123,7 +123,7 @@ impl Evaluator<'_> {
             }
             other => other.describe(),
         };
-        let error = Diagnostic::error("E0219", targets[0].span, format!("{count} names for {found}"))
+        let error = Diagnostic::error("E0318", targets[0].span, format!("{count} names for {found}"))
             .label(format!("expected {count} values, or a tensor with {count} slices along its first axis"))
             .help("give as many names as there are values");
         self.fail(error)
@@ -178,7 +178,7 @@ impl Evaluator<'_> {
     fn unsteady_parameter<T>(&mut self, index: u32, shape: &[u64], span: Span) -> Checked<T> {
         let parameter = &self.registry.parameters[index as usize];
         let shapes = format!("{} and {}", numbers_shown(&parameter.shape), numbers_shown(shape));
-        let error = Diagnostic::error("E0405", span, format!("the shape of `{}` depends on the batch", parameter.name))
+        let error = Diagnostic::error("E0503", span, format!("the shape of `{}` depends on the batch", parameter.name))
             .label(format!("it is {shapes} for different batches"))
             .help("parameters must have one shape in training, evaluation and generation");
         self.fail(error)
@@ -190,7 +190,7 @@ impl Evaluator<'_> {
         if own.is_some_and(|own| own.saturating_add(others) <= MAX_PARAMETERS) {
             return Ok(());
         }
-        let error = Diagnostic::error("E0311", span, "the model has too many parameters")
+        let error = Diagnostic::error("E0803", span, "the model has too many parameters")
             .label(format!("this one has the shape {}", numbers_shown(shape)))
             .note(format!("the limit is {MAX_PARAMETERS} numbers in all"))
             .help("make a dim smaller");
@@ -204,7 +204,7 @@ impl Evaluator<'_> {
         for dim in dims {
             match dim {
                 Dim::Rest(span) => {
-                    let error = Diagnostic::error("E0406", *span, "`..` cannot stand in the shape of something new");
+                    let error = Diagnostic::error("E0504", *span, "`..` cannot stand in the shape of something new");
                     return self.fail(error.help("write every dim"));
                 }
                 Dim::Size(expr) => {
@@ -224,7 +224,7 @@ impl Evaluator<'_> {
         }
         let (shape, axes) = self.dims(&declared.dims)?;
         if shape.first() != Some(&self.mode.batch) || axes[0].name.as_deref() != Some("batch") {
-            let error = Diagnostic::error("E0407", declared.span, "the first dim of an input must be `batch`")
+            let error = Diagnostic::error("E0505", declared.span, "the first dim of an input must be `batch`")
                 .label("each step feeds `batch` samples at once")
                 .help("write `[batch, ...]`");
             return self.fail(error);
@@ -258,7 +258,7 @@ impl Evaluator<'_> {
         let number = self.known_number(count, "the number of repetitions")?;
         let times = number.plain();
         if times.fract() != 0.0 || !(0.0..=MAX_COUNT).contains(&times) {
-            let error = Diagnostic::error("E0408", count.span, "the number of repetitions must be a whole number")
+            let error = Diagnostic::error("E0506", count.span, "the number of repetitions must be a whole number")
                 .label(format!("this is {times}; expected 0 to {MAX_COUNT}"));
             return self.fail(error);
         }
@@ -314,7 +314,7 @@ impl Evaluator<'_> {
     fn carried(&mut self, names: &[String], body: &[Statement], span: Span) -> Checked<()> {
         if names.is_empty() {
             self.report(
-                Diagnostic::warning("E0409", span, "this repeat changes nothing")
+                Diagnostic::warning("W0501", span, "this repeat changes nothing")
                     .label("no name from outside is assigned inside")
                     .help("assign to a name that exists before, as in `x = x + ...`"),
             );
@@ -348,7 +348,7 @@ impl Evaluator<'_> {
         }
         let before = shape_shown(&start.axes, &self.shape(start));
         let after = shape_shown(&next.axes, &self.shape(next));
-        let error = Diagnostic::error("E0410", span, format!("`{name}` changes its shape from one repetition to the next"))
+        let error = Diagnostic::error("E0507", span, format!("`{name}` changes its shape from one repetition to the next"))
             .label(format!("{before} goes in, {after} comes out"))
             .help("assign a value of the same shape, or use another name inside");
         self.fail(error)

@@ -205,7 +205,7 @@ impl Evaluator<'_> {
         let label = self.label(name);
         let Some((extent, place)) = self.extent(&label) else { return self.unknown_range(&label, value.span) };
         let node = self.add(Op::Iota { axis: 0, shape: vec![extent] }, &[], span)?;
-        let axis = Axis { name: None, label: Some(label), span: Some(place) };
+        let axis = Axis { name: None, label: Some(label), span: place };
         Ok(Value::Tensor(Tensor { node, axes: vec![axis], position: true }))
     }
 
@@ -250,7 +250,7 @@ impl Evaluator<'_> {
                 Value::Number(number) => Ok(number),
                 other => {
                     let found = other.describe();
-                    self.fail(Diagnostic::error("E0401", span, "expected numbers").label(format!("found {found}")))
+                    self.fail(Diagnostic::error("E0402", span, "expected numbers").label(format!("found {found}")))
                 }
             })
             .collect()
@@ -295,7 +295,7 @@ impl Evaluator<'_> {
     fn filled_tensor(&mut self, number: f64, dims: Vec<Value>, span: Span) -> Checked<Value> {
         let dims = self.numbers(Value::Tuple(dims), span)?;
         if dims.iter().any(|dim| dim.plain() < 1.0 || dim.plain().fract() != 0.0 || dim.plain() > 2e9) {
-            let error = Diagnostic::error("E0403", span, "extents must be whole numbers of at least 1");
+            let error = Diagnostic::error("E0404", span, "extents must be whole numbers of at least 1");
             return self.fail(error);
         }
         let shape: Vec<u64> = dims.iter().map(|dim| dim.plain() as u64).collect();
@@ -320,7 +320,7 @@ impl Evaluator<'_> {
             Value::Number(number) if matches!(number.unit, Unit::None | Unit::Percent) => Ok(number.plain()),
             other => {
                 let found = other.describe();
-                self.fail(Diagnostic::error("E0401", span, "expected a bare number").label(format!("found {found}")))
+                self.fail(Diagnostic::error("E0402", span, "expected a bare number").label(format!("found {found}")))
             }
         }
     }
@@ -333,7 +333,7 @@ impl Evaluator<'_> {
             Value::Builtin(Builtin { what: What::Filled(number), .. }) => Start::Constant(*number),
             other => {
                 let found = other.describe();
-                let error = Diagnostic::error("E0404", span, "this is no way to start a parameter")
+                let error = Diagnostic::error("E0502", span, "this is no way to start a parameter")
                     .label(format!("found {found}"))
                     .help("write a number, `normal(std)`, `uniform(low, high)`, or a function that gives one of them");
                 return self.fail(error);
@@ -344,7 +344,7 @@ impl Evaluator<'_> {
             Start::Uniform(a, b) => [a, b],
         };
         if numbers.iter().any(|number| !(*number as f32).is_finite()) {
-            return self.fail(Diagnostic::error("E0404", span, "initial values must be finite"));
+            return self.fail(Diagnostic::error("E0502", span, "initial values must be finite"));
         }
         Ok(match start {
             Start::Constant(value) => Init::Constant { value: value as f32 },
@@ -367,16 +367,16 @@ impl Evaluator<'_> {
         };
         let Some(input) = known.filter(|_| self.frames.last().is_some_and(|frame| frame.definition.is_none())) else {
             return self.fail(
-                Diagnostic::error("E0508", span, "`next` takes an input of the model")
+                Diagnostic::error("E0708", span, "`next` takes an input of the model")
                     .label("expected the name of an input, in the `loss` or a `metric` of `train`")
                     .help("write for example `next(tokens)`"),
             );
         };
         let Ok(Value::Tensor(tensor)) = self.lookup(&input.name, span) else { return self.fail(
-            Diagnostic::error("E0508", span, format!("`{}` is not the input itself here", input.name))) };
+            Diagnostic::error("E0708", span, format!("`{}` is not the input itself here", input.name))) };
         let ty = TensorType { dtype: input.dtype, shape: self.shape(&tensor) };
         if ty.shape.len() < 2 {
-            let error = Diagnostic::error("E0508", span, "`next` needs an input with positions")
+            let error = Diagnostic::error("E0708", span, "`next` needs an input with positions")
                 .label(format!("`{}` has no axis behind the batch", input.name));
             return self.fail(error);
         }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     diagnostic::Diagnostic,
     source::Span,
-    syntax::tree::{Argument, Definition, DefinitionKind, Dim, ExprKind, Name, Parameter, TensorType, Unit},
+    syntax::tree::{Argument, Definition, DefinitionKind, Dim, Expr, ExprKind, Name, Parameter, TensorType, Unit},
 };
 use std::rc::Rc;
 use trainc_runtime::artifact::DType;
@@ -307,7 +307,7 @@ impl Evaluator<'_> {
 
     fn bind_dim(
         &mut self,
-        expr: &crate::syntax::tree::Expr,
+        expr: &Expr,
         extent: u64,
         axis: &Axis,
         error: &dyn Fn(&Self, String) -> Diagnostic,
@@ -341,7 +341,8 @@ impl Evaluator<'_> {
             if definition.result.is_none() && !matches!(value, Value::Tensor(_) | Value::Product(_)) {
                 return Ok(value);
             }
-            let tensor = self.operand(value, place)?.closed();
+            let tensor = self.operand(value, place)?;
+            let tensor = self.in_declared_order(definition.result.as_deref(), tensor, place)?.closed();
             if let Some(dims) = &definition.result {
                 self.check_result(definition, dims, &tensor, place)?;
             }
@@ -358,6 +359,23 @@ impl Evaluator<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// A result whose indices have the names of the declared dims, in the order of these.
+    fn in_declared_order(&mut self, dims: Option<&[Dim]>, tensor: Tensor, place: Span) -> Checked<Tensor> {
+        let Some(dims) = dims.filter(|_| tensor.is_indexed()) else { return Ok(tensor) };
+        let mut order = Vec::new();
+        for dim in dims {
+            match dim {
+                Dim::Rest(_) => order.extend(
+                    tensor.axes.iter().filter_map(|axis| axis.label.clone()).filter(|l| matches!(l, Label::Rest(_))),
+                ),
+                Dim::Size(Expr { kind: ExprKind::Name(name), .. }) => order.push(self.label(name)),
+                Dim::Size(_) => return Ok(tensor),
+            }
+        }
+        let matching = order.len() == tensor.axes.len() && order.iter().all(|label| tensor.axis_of(label).is_some());
+        if matching { self.arranged(tensor, &order, place) } else { Ok(tensor) }
     }
 
     fn check_result(&mut self, definition: &Definition, dims: &[Dim], tensor: &Tensor, place: Span) -> Checked<()> {

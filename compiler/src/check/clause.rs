@@ -26,7 +26,7 @@ impl Evaluator<'_> {
                 self.report(unknown_clause(clause, what, known));
             } else if let (Some(earlier), false) = (earlier, repeated.contains(&word)) {
                 self.report(
-                    Diagnostic::error("E0502", clause.keyword.span, format!("`{word}` stands twice in `{what}`"))
+                    Diagnostic::error("E0702", clause.keyword.span, format!("`{word}` stands twice in `{what}`"))
                         .also(earlier.keyword.span, "first here")
                         .help("remove one of the two"),
                 );
@@ -45,7 +45,7 @@ impl Evaluator<'_> {
     /// The error for a clause whose words are not what they should be.
     pub(super) fn malformed<T>(&mut self, clause: &Clause, expected: &str) -> Checked<T> {
         let keyword = &clause.keyword.text;
-        let error = Diagnostic::error("E0503", clause.span, format!("this `{keyword}` clause cannot be understood"))
+        let error = Diagnostic::error("E0703", clause.span, format!("this `{keyword}` clause cannot be understood"))
             .label(expected.to_string());
         let error = match example(keyword) {
             Some(example) => error.help(format!("write for example `{example}`")),
@@ -69,7 +69,7 @@ impl Evaluator<'_> {
                 other => unit_suffix(*other).trim(),
             })
             .collect();
-        let error = Diagnostic::error("E0602", expr.span, format!("{what} has the wrong unit"))
+        let error = Diagnostic::error("E0406", expr.span, format!("{what} has the wrong unit"))
             .label(format!("found {}", number.shown()))
             .help(format!("give it as {}", named.join(" or ")));
         self.fail(error)
@@ -92,7 +92,7 @@ impl Evaluator<'_> {
         if value.fract() == 0.0 && range.contains(&value) {
             return Ok(value as u64);
         }
-        let error = Diagnostic::error("E0504", span, format!("{what} must be a whole number of at least {}", range.start()))
+        let error = Diagnostic::error("E0704", span, format!("{what} must be a whole number of at least {}", range.start()))
             .label(format!("this is {value}"));
         let error = if value > *range.end() { error.note(format!("the largest is {}", range.end())) } else { error };
         self.fail(error.help("correct the number"))
@@ -104,7 +104,7 @@ impl Evaluator<'_> {
             Value::Text(text) => Ok(text.to_string()),
             other => {
                 let found = other.describe();
-                let error = Diagnostic::error("E0505", expr.span, "expected text in double quotes");
+                let error = Diagnostic::error("E0705", expr.span, "expected text in double quotes");
                 self.fail(error.label(format!("found {found}")))
             }
         }
@@ -156,7 +156,7 @@ fn not_yet(clause: &Clause) -> Diagnostic {
 
 fn unknown_clause(clause: &Clause, what: &str, known: &[&str]) -> Diagnostic {
     let word = &clause.keyword.text;
-    let error = Diagnostic::error("E0501", clause.keyword.span, format!("`{what}` has no clause `{word}`"));
+    let error = Diagnostic::error("E0701", clause.keyword.span, format!("`{what}` has no clause `{word}`"));
     match closest(word, known.iter().copied()) {
         Some(other) => error.label("unknown").replace(clause.keyword.span, other, format!("did you mean `{other}`?")),
         None => error.label("unknown").note(format!("it has {}", listed(known.iter().copied()))),

@@ -61,7 +61,7 @@ impl Evaluator<'_> {
             [] => self.hashed(block)?,
             [clause] => self.source(clause, block)?,
             [_, second, ..] => {
-                let error = Diagnostic::error("E0701", second.span, "a data block has one source");
+                let error = Diagnostic::error("E0601", second.span, "a data block has one source");
                 return self.fail(error.also(sources[0].span, "the first one").help("make two data blocks"));
             }
         };
@@ -97,7 +97,7 @@ impl Evaluator<'_> {
                 let Some(width) = after(&clause.words, "width") else { return self.malformed(clause, "expected `width` and the bytes per token") };
                 let bytes = self.count(width, "the bytes per token", 2.0..=4.0)?;
                 if bytes == 3 {
-                    return self.fail(Diagnostic::error("E0504", width.span, "tokens have 2 or 4 bytes").help("write `width 2`"));
+                    return self.fail(Diagnostic::error("E0704", width.span, "tokens have 2 or 4 bytes").help("write `width 2`"));
                 }
                 let field = Field { name: "tokens".into(), integers: Some(true), below: None, width: None, span: clause.span };
                 Ok((Source::Tokens { paths, width: bytes as u8 }, vec![field]))
@@ -116,7 +116,7 @@ impl Evaluator<'_> {
 
     fn tokenizer(&mut self, block: &ClauseBlock, source: &Clause) -> Checked<TokenizerSpec> {
         let Some(clause) = clause_of(block, "tokenizer") else {
-            let error = Diagnostic::error("E0702", source.keyword.span, "text needs a tokenizer")
+            let error = Diagnostic::error("E0602", source.keyword.span, "text needs a tokenizer")
                 .help("write `tokenizer bytes`, or `tokenizer \"tokenizer.json\"`");
             return self.fail(error);
         };
@@ -140,7 +140,7 @@ impl Evaluator<'_> {
         if (0.0..100.0).contains(&number.value) {
             return Ok(number.value / 100.0);
         }
-        let error = Diagnostic::error("E0504", expr.span, "the share held out must be at least 0% and below 100%");
+        let error = Diagnostic::error("E0704", expr.span, "the share held out must be at least 0% and below 100%");
         self.fail(error.label(format!("this is {}", number.shown())).help("write for example `split valid = 5%`"))
     }
 
@@ -158,7 +158,7 @@ impl Evaluator<'_> {
         let arguments: &[Argument] = match &expr.kind {
             ExprKind::Call { callee, arguments, .. } if callee.text == word => arguments,
             _ => {
-                let error = Diagnostic::error("E0703", expr.span, format!("expected `{word}({})`", names.join(", ")));
+                let error = Diagnostic::error("E0603", expr.span, format!("expected `{word}({})`", names.join(", ")));
                 return self.fail(error.label("this data's fields are made this way"));
             }
         };
@@ -215,7 +215,7 @@ impl Evaluator<'_> {
         for (name, expr) in self.field_clauses(block)? {
             let member = match &expr.kind {
                 ExprKind::Text(member) => member.clone(),
-                _ => return self.fail(Diagnostic::error("E0703", expr.span, "expected the name of a member in quotes")),
+                _ => return self.fail(Diagnostic::error("E0603", expr.span, "expected the name of a member in quotes")),
             };
             members.push((name.text.clone(), member));
             fields.push(Field { name: name.text, integers: None, below: None, width: None, span: name.span });
@@ -246,7 +246,7 @@ impl Evaluator<'_> {
             return Ok(());
         }
         let span = block.name.as_ref().map_or(block.span, |name| name.span);
-        let error = Diagnostic::error("E0704", span, "this data has no source or no fields")
+        let error = Diagnostic::error("E0604", span, "this data has no source or no fields")
             .label("nothing here gives records")
             .help("write for example `text \"src/**/*.rs\"` and `tokenizer bytes`, or `csv \"file.csv\"` with `field` clauses");
         self.fail(error)
@@ -275,7 +275,7 @@ impl Evaluator<'_> {
 
     fn no_field(&mut self, name: &str, place: Span, data: &Data) {
         let known: Vec<&str> = data.fields.iter().map(|field| field.name.as_str()).collect();
-        let error = Diagnostic::error("E0705", place, format!("the data has no field for the input `{name}`"))
+        let error = Diagnostic::error("E0605", place, format!("the data has no field for the input `{name}`"))
             .label("fed by the field of the same name")
             .also(data.span, format!("this data has {}", listed(known.iter().copied())));
         let error = match (closest(name, known.iter().copied()), &known[..]) {
@@ -294,13 +294,13 @@ impl Evaluator<'_> {
         };
         if field.integers.is_some_and(|integers| integers != (input.dtype == DType::I32)) {
             let kinds = if input.dtype == DType::I32 { ("integers", "floating-point numbers") } else { ("floating-point numbers", "integers") };
-            let error = mismatch("E0706", format!("`{name}` takes {}, the data gives {}", kinds.0, kinds.1), "the input".into(), "the field".into());
+            let error = mismatch("E0606", format!("`{name}` takes {}, the data gives {}", kinds.0, kinds.1), "the input".into(), "the field".into());
             let help = if input.dtype == DType::I32 { "give the field a bound: `hash(stream, below = 10)`" } else { "declare the input as `int[...]`" };
             return self.report(error.help(help));
         }
         if let Some(width) = field.width.filter(|width| *width != per_sample) {
             let error = mismatch(
-                "E0707",
+                "E0607",
                 format!("`{name}` takes {per_sample} numbers per sample, the data gives {width}"),
                 format!("{per_sample} numbers"),
                 format!("{width} columns"),
@@ -311,7 +311,7 @@ impl Evaluator<'_> {
             && below > bound
         {
             let error = mismatch(
-                "E0708",
+                "E0608",
                 format!("the data gives integers up to {}, the model takes them up to {}", below - 1, bound - 1),
                 format!("used to choose among {bound}"),
                 format!("{below} different values"),

@@ -85,7 +85,7 @@ impl Evaluator<'_> {
             other => {
                 let found = other.describe();
                 self.fail(
-                    Diagnostic::error("E0401", expr.span, format!("{what} must be a number known while compiling"))
+                    Diagnostic::error("E0402", expr.span, format!("{what} must be a number known while compiling"))
                         .label(format!("found {found}")),
                 )
             }
@@ -104,7 +104,7 @@ impl Evaluator<'_> {
             return self.not_whole(expr, value, what);
         }
         if !(1.0..=2_147_483_647.0).contains(&value) {
-            let error = Diagnostic::error("E0403", expr.span, format!("{what} must be between 1 and 2147483647"))
+            let error = Diagnostic::error("E0404", expr.span, format!("{what} must be between 1 and 2147483647"))
                 .label(format!("this is {value}"))
                 .help("correct the number");
             return self.fail(error);
@@ -114,7 +114,7 @@ impl Evaluator<'_> {
 
     fn not_whole<T>(&mut self, expr: &Expr, value: f64, what: &str) -> Checked<T> {
         let text = self.text(expr.span).to_string();
-        let mut error = Diagnostic::error("E0402", expr.span, format!("{what} must be a whole number"))
+        let mut error = Diagnostic::error("E0403", expr.span, format!("{what} must be a whole number"))
             .label(format!("`{text}` is {value}"));
         if let ExprKind::Binary(BinaryOp::Div, a, b) = &expr.kind
             && let (Ok(Value::Number(a)), Ok(Value::Number(b))) = (self.expression(a), self.expression(b))

@@ -94,7 +94,7 @@ impl Evaluator<'_> {
         let mut groups = Vec::new();
         for clause in inner.chain(outer) {
             if clause.keyword.text != "group" {
-                let error = Diagnostic::error("E0501", clause.keyword.span, format!("an optimizer has no clause `{}`", clause.keyword.text))
+                let error = Diagnostic::error("E0701", clause.keyword.span, format!("an optimizer has no clause `{}`", clause.keyword.text))
                     .label("expected `group`")
                     .help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument");
                 return self.fail(error);
@@ -127,7 +127,7 @@ impl Evaluator<'_> {
     fn rate_of(&mut self, value: &Expr) -> Checked<Rate> {
         let number = self.quantity(value, "the rate of a group", &[Unit::None, Unit::Times])?;
         if number.value < 0.0 {
-            let error = Diagnostic::error("E0504", value.span, "a rate cannot be negative").help("write for example `rate = 0.5x`");
+            let error = Diagnostic::error("E0704", value.span, "a rate cannot be negative").help("write for example `rate = 0.5x`");
             return self.fail(error);
         }
         Ok(match number.unit {
@@ -145,7 +145,7 @@ impl Evaluator<'_> {
                 continue;
             }
             let message = format!("`{}` has no hyperparameter `{}`", definition.name.text, name.text);
-            let error = Diagnostic::error("E0516", name.span, message);
+            let error = Diagnostic::error("E0515", name.span, message);
             let error = match closest(&name.text, known.iter().copied().chain(["rate", "optimizer", "freeze"])) {
                 Some(other) => error.replace(name.span, other, format!("did you mean `{other}`?")),
                 None => error.note(format!("it has {}", listed(known.iter().copied().chain(["rate"])))),
@@ -180,7 +180,7 @@ impl Evaluator<'_> {
         roles.sort_unstable();
         roles.dedup();
         let paths = self.registry.parameters.iter().map(|parameter| parameter.name.as_str());
-        let error = Diagnostic::error("E0517", *span, format!("no parameter is selected by `{text}`"));
+        let error = Diagnostic::error("E0516", *span, format!("no parameter is selected by `{text}`"));
         let error = if *pattern {
             let paths: Vec<&str> = paths.collect();
             match closest(text, paths.iter().copied()) {
@@ -201,7 +201,7 @@ impl Evaluator<'_> {
             let touched: Vec<&Parameter> = self.registry.parameters.iter().filter(|p| group.selects(p)).collect();
             let all_frozen = touched.iter().all(|p| frozen.iter().any(|selector| selector.selects(p)));
             if all_frozen && !group.freeze && !touched.is_empty() {
-                let warning = Diagnostic::warning("E0518", group.span, "this group changes nothing")
+                let warning = Diagnostic::warning("W0502", group.span, "this group changes nothing")
                     .label("all its parameters are frozen")
                     .help("remove the group, or freeze less");
                 self.report(warning);

@@ -301,9 +301,17 @@ impl Evaluator<'_> {
         )
     }
 
-    /// Extent of an index in the present statement.
-    pub(super) fn extent(&self, label: &Label) -> Option<(u64, Span)> {
-        self.extents.last()?.get(label).copied()
+    /// Extent of an index: in the present statement, or else of the dim that has its name.
+    pub(super) fn extent(&self, label: &Label) -> Option<(u64, Option<Span>)> {
+        if let Some((extent, place)) = self.extents.last()?.get(label) {
+            return Some((*extent, Some(*place)));
+        }
+        let Label::Index { frame, name } = label else { return None };
+        let frame = self.frames.last().filter(|open| open.id == *frame)?;
+        match frame.names.get(&**name) {
+            Some(Value::Number(number)) if number.dim => Some((number.value as u64, None)),
+            _ => None,
+        }
     }
 
     /// Windows (or a shifted or strided view) of an axis. Outside the tensor stand zeros: as many before as the

@@ -124,13 +124,13 @@ fn program(evaluator: &mut Evaluator<'_>, root: FileId) -> Checked<Program> {
         [block] => block,
         [] => {
             let start = Span { file: root, start: 0, end: 0 };
-            let error = Diagnostic::error("E0519", start, "the program has no `train` block")
+            let error = Diagnostic::error("E0713", start, "the program has no `train` block")
                 .note("it says which model to train, on what, and how")
                 .help("add `train { model ... loss ... optimizer ... schedule ... steps ... batch ... }`");
             return evaluator.fail(error);
         }
         [first, second, ..] => {
-            let error = Diagnostic::error("E0520", second.span, "the program has two `train` blocks");
+            let error = Diagnostic::error("E0714", second.span, "the program has two `train` blocks");
             return evaluator.fail(error.also(first.span, "the first one").help("remove one of the two"));
         }
     };

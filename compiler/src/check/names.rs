@@ -39,7 +39,7 @@ fn unused_constants(library: &Library, mentioned: &BTreeSet<String>) -> Vec<Diag
 }
 
 fn unused(what: &str, name: &Name) -> Diagnostic {
-    Diagnostic::warning("E0203", name.span, format!("{what} `{}` is never used", name.text))
+    Diagnostic::warning("W0201", name.span, format!("{what} `{}` is never used", name.text))
         .label("nothing reads it")
         .help("remove it, or use it")
 }

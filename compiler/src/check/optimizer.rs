@@ -82,7 +82,7 @@ impl Evaluator<'_> {
 
     fn moves_nothing<T>(&mut self, definition: &Definition, span: Span) -> Checked<T> {
         let name = &definition.name.text;
-        let error = Diagnostic::error("E0513", span, format!("the optimizer `{name}` does not move the parameter"))
+        let error = Diagnostic::error("E0512", span, format!("the optimizer `{name}` does not move the parameter"))
             .also(definition.name.span, "defined here")
             .help("write `p <- ...` in its body");
         self.fail(error)
@@ -130,7 +130,7 @@ impl Evaluator<'_> {
             return Ok(());
         }
         let span = names.first().map_or(self.frame().call.expect("optimizers are called"), |expr| expr.span);
-        let error = Diagnostic::error("E0514", span, "a matrix optimizer sees its parameter as `[m, n]`");
+        let error = Diagnostic::error("E0513", span, "a matrix optimizer sees its parameter as `[m, n]`");
         self.fail(error.label(format!("{} dims here", names.len())).help("write `p: [m, n]`"))
     }
 
@@ -152,7 +152,7 @@ impl Evaluator<'_> {
     /// `state m = 0`, `state rows: [m] = 0`.
     pub(super) fn state(&mut self, name: &Name, dims: Option<&[Dim]>, init: &Expr) -> Checked<()> {
         let Some(context) = self.updating.clone() else {
-            let error = Diagnostic::error("E0218", name.span, "`state` does not belong here");
+            let error = Diagnostic::error("E0501", name.span, "`state` does not belong here");
             return self.fail(error.label("only an optimizer can have it").help("remove it"));
         };
         let (stored, view) = match dims {
@@ -181,7 +181,7 @@ impl Evaluator<'_> {
     /// `m <- ...`: from here on the name has the new value, and the step stores it.
     pub(super) fn update(&mut self, target: &Name, value: &Expr) -> Checked<()> {
         let Some(context) = self.updating.clone() else {
-            let error = Diagnostic::error("E0218", target.span, "`<-` does not belong here");
+            let error = Diagnostic::error("E0501", target.span, "`<-` does not belong here");
             return self.fail(error.label("only an optimizer updates anything").help("write `=` to name a value"));
         };
         let state = context.states.iter().find(|(name, ..)| *name == target.text);
@@ -230,7 +230,7 @@ impl Evaluator<'_> {
 
     fn not_updatable<T>(&mut self, target: &Name, context: &Updating) -> Checked<T> {
         let known: Vec<&str> = context.states.iter().map(|(name, ..)| name.as_str()).chain(["p"]).collect();
-        let error = Diagnostic::error("E0515", target.span, format!("`{}` is neither a state nor the parameter", target.text));
+        let error = Diagnostic::error("E0514", target.span, format!("`{}` is neither a state nor the parameter", target.text));
         let error = match super::suggest::closest(&target.text, known.iter().copied()) {
             Some(other) => error.replace(target.span, other, format!("did you mean `{other}`?")),
             None => error.help(format!("declare it: `state {} = 0`", target.text)),

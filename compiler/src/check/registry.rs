@@ -14,7 +14,7 @@ pub(super) struct Place {
     /// Roles of the enclosing layers.
     pub roles: Vec<String>,
     /// How often each name has been used inside.
-    counts: BTreeMap<String, u32>,
+    pub(super) counts: BTreeMap<String, u32>,
 }
 
 impl Place {

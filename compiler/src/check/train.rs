@@ -110,7 +110,7 @@ impl Evaluator<'_> {
             Some(clause) => Ok(clause),
             None => {
                 let head = Span { end: (block.span.start + 5).min(block.span.end), ..block.span };
-                let error = Diagnostic::error("E0506", head, format!("`train` needs the clause `{keyword}`"));
+                let error = Diagnostic::error("E0706", head, format!("`train` needs the clause `{keyword}`"));
                 let help = match keyword {
                     "model" => "write for example `model Gpt(vocab = 256, depth = 6)`",
                     "loss" => "write for example `loss cross_entropy(logits, next(tokens))`",
@@ -148,7 +148,7 @@ impl Evaluator<'_> {
             DefinitionKind::Layer => "layer",
             DefinitionKind::Function => "function",
         };
-        let error = Diagnostic::error("E0507", name.span, format!("there is no {word} `{}`", name.text)).label("not defined");
+        let error = Diagnostic::error("E0707", name.span, format!("there is no {word} `{}`", name.text)).label("not defined");
         if self.library.needs_import(&name.text) {
             return self.fail(error.help("add `use std` at the top of the file"));
         }
@@ -170,7 +170,7 @@ impl Evaluator<'_> {
             _ => {
                 let known: Vec<&str> =
                     self.library.data.iter().filter_map(|data| data.name.as_ref().map(|name| name.text.as_str())).collect();
-                let error = Diagnostic::error("E0507", expr.span, format!("there is no data block `{name}`")).label("not defined");
+                let error = Diagnostic::error("E0707", expr.span, format!("there is no data block `{name}`")).label("not defined");
                 let error = match closest(name, known.iter().copied()) {
                     Some(other) => error.replace(expr.span, other, format!("did you mean `{other}`?")),
                     None => error.help(format!("define it: `data {name} {{ ... }}`")),
@@ -194,7 +194,7 @@ impl Evaluator<'_> {
             };
             let taken = ["loss", "grad_norm", "rate", "logits"].contains(&name.text.as_str());
             if taken || metrics.iter().any(|(other, _)| other.text == name.text) {
-                let error = Diagnostic::error("E0509", name.span, format!("something else is reported as `{}`", name.text));
+                let error = Diagnostic::error("E0709", name.span, format!("something else is reported as `{}`", name.text));
                 return self.fail(error.help(format!("give the metric a name: `metric other_{} = ...`", name.text)));
             }
             metrics.push((name, expr));
@@ -217,7 +217,7 @@ impl Evaluator<'_> {
         if number.value > 0.0 && number.value.is_finite() {
             return Ok(Some((number.value, expr.span)));
         }
-        let error = Diagnostic::error("E0504", expr.span, "the norm to clip at must be positive");
+        let error = Diagnostic::error("E0704", expr.span, "the norm to clip at must be positive");
         self.fail(error.label(format!("this is {}", number.value)).help("write for example `clip 1.0`"))
     }
 
@@ -289,7 +289,7 @@ impl Evaluator<'_> {
             "f32" => Ok(Precision::F32),
             "bf16" => Ok(Precision::Bf16),
             _ => {
-                let error = Diagnostic::error("E0510", expr.span, "the precision is `f32` or `bf16`");
+                let error = Diagnostic::error("E0710", expr.span, "the precision is `f32` or `bf16`");
                 self.fail(error.label(format!("found {word}")).help("write `precision f32` or `precision bf16`"))
             }
         }
@@ -357,7 +357,7 @@ impl Evaluator<'_> {
         names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
         self.frame().names.extend(names.clone());
         if self.outputs.is_empty() {
-            let error = Diagnostic::error("E0411", definition.name.span, format!("the model `{}` has no output", definition.name.text));
+            let error = Diagnostic::error("E0508", definition.name.span, format!("the model `{}` has no output", definition.name.text));
             return self.fail(error.help("write `output name = ...` at the end of its body"));
         }
         let loss = self.scalar(&plan.loss, "the loss")?;
@@ -380,7 +380,7 @@ impl Evaluator<'_> {
             return Ok(tensor.node);
         }
         let shown = shape_shown(&tensor.axes, &shape);
-        let error = Diagnostic::error("E0511", expr.span, format!("{what} must be one number"))
+        let error = Diagnostic::error("E0711", expr.span, format!("{what} must be one number"))
             .label(format!("this has the shape {shown}"))
             .help("take its `mean(...)`");
         self.fail(error)
@@ -410,13 +410,13 @@ impl Evaluator<'_> {
             Unit::Tokens if settings.item == "tokens" => Ok(number.value / settings.items_per_step as f64),
             Unit::Samples => Ok(number.value / settings.batch as f64),
             Unit::Epochs => {
-                let error = Diagnostic::error("E0512", span, "the number of samples in an epoch is not known while compiling")
+                let error = Diagnostic::error("E0712", span, "the number of samples in an epoch is not known while compiling")
                     .label("the data is read when the program runs")
                     .help("say how long to train in steps, tokens or samples");
                 self.fail(error)
             }
             _ => {
-                let error = Diagnostic::error("E0602", span, "this is not a duration").label(format!("found {}", number.shown()));
+                let error = Diagnostic::error("E0406", span, "this is not a duration").label(format!("found {}", number.shown()));
                 self.fail(error.help("give it in steps, tokens or samples"))
             }
         }
@@ -432,14 +432,14 @@ impl Evaluator<'_> {
             .map(|(index, node)| (*index, *node))
             .collect();
         if nodes.is_empty() {
-            let error = Diagnostic::error("E0412", plan.model.span, "there is nothing to train");
+            let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
             return self.fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
         }
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
         let gradients = match differentiate(&mut self.graph, loss, &wrt) {
             Ok(gradients) => gradients,
             Err(error) => {
-                return self.fail(Diagnostic::error("E0414", plan.loss.span, "the loss cannot be differentiated").label(error.to_string()));
+                return self.fail(Diagnostic::error("E0511", plan.loss.span, "the loss cannot be differentiated").label(error.to_string()));
             }
         };
         let mut found = Vec::new();
@@ -454,7 +454,7 @@ impl Evaluator<'_> {
 
     fn no_gradient(&mut self, index: u32, plan: &Plan) {
         let parameter = &self.registry.parameters[index as usize];
-        let error = Diagnostic::error("E0413", parameter.span, format!("`{}` has no gradient", parameter.name))
+        let error = Diagnostic::error("E0510", parameter.span, format!("`{}` has no gradient", parameter.name))
             .label("the loss does not depend on this parameter")
             .also(plan.loss.span, "the loss")
             .help(format!("use it, remove it, or write `freeze \"{}\"`", parameter.name));
@@ -513,7 +513,7 @@ impl Evaluator<'_> {
         let tensor = self.operand(value, plan.schedule.span)?;
         let tensor = self.float(tensor, plan.schedule.span)?;
         if !tensor.axes.is_empty() {
-            return self.fail(Diagnostic::error("E0511", plan.schedule.span, "the learning rate must be one number"));
+            return self.fail(Diagnostic::error("E0711", plan.schedule.span, "the learning rate must be one number"));
         }
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))

@@ -9,5 +9,6 @@ pub mod diagnostic;
 pub mod graph;
 pub mod program;
 pub mod rewrite;
+pub mod schedule;
 pub mod source;
 pub mod syntax;

@@ -1,6 +1,7 @@
 //! The entry points: kernels in, machine code out.
 
 use crate::{
+    attention,
     codegen::{self, CodegenError},
     emit::builder::Builder,
     gemm,
@@ -112,9 +113,7 @@ pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
 }
 
 fn verify(kernel: &Kernel) -> Result<(), CodegenError> {
-    let lowered = matches!(kernel.body, Body::Nest(_) | Body::Gemm(_));
-    let supported = if lowered { Ok(()) } else { Err("attention is not lowered yet".into()) };
-    supported.and(kernel.verify()).map_err(|reason| CodegenError::Malformed { label: kernel.label.clone(), reason })
+    kernel.verify().map_err(|reason| CodegenError::Malformed { label: kernel.label.clone(), reason })
 }
 
 /// A module in the making.
@@ -134,7 +133,8 @@ impl Unit {
         match &kernel.body {
             Body::Nest(nest) => nest::lower(b, kernel, nest, micro.tile.lanes, &name),
             Body::Gemm(product) => gemm::lower(b, micro, kernel, product, &name),
-            Body::Attention(_) | Body::AttentionBackward(_) => unreachable!("refused by `verify`"),
+            Body::Attention(attention) => attention::lower_forward(b, micro, kernel, attention, &name),
+            Body::AttentionBackward(attention) => attention::lower_backward(b, micro, kernel, attention, &name),
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`compile`] is the entry: kernels in, object code and launch specifications out. [`reference`](mod@reference) is the
 //! slow, obvious interpreter that every kernel is tested against.
 
+mod attention;
 mod codegen;
 mod compile;
 mod emit;

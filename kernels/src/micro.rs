@@ -212,9 +212,9 @@ impl Builder {
         let first = [self.shuffle(rows[0], rows[1], &low32), self.shuffle(rows[0], rows[1], &high32)];
         let second = [self.shuffle(rows[2], rows[3], &low32), self.shuffle(rows[2], rows[3], &high32)];
         let mut columns = Vec::with_capacity(4);
-        for half in 0..2 {
-            columns.push(self.shuffle(first[half], second[half], &low64));
-            columns.push(self.shuffle(first[half], second[half], &high64));
+        for (first, second) in first.into_iter().zip(second) {
+            columns.push(self.shuffle(first, second, &low64));
+            columns.push(self.shuffle(first, second, &high64));
         }
         columns
     }

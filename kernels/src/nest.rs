@@ -492,7 +492,7 @@ impl Builder {
     }
 
     /// Combines all lanes, by halves.
-    fn across(&mut self, kind: ReduceKind, mut total: Accumulator) -> Accumulator {
+    pub(crate) fn across(&mut self, kind: ReduceKind, mut total: Vec<Value>) -> Vec<Value> {
         let mut lanes = total[0].ty.lanes;
         while lanes > 2 {
             lanes /= 2;
@@ -507,12 +507,6 @@ impl Builder {
             |b: &mut Builder, lane: u32| -> Accumulator { total.iter().map(|&value| b.extract(value, lane)).collect() };
         let (low, high) = (lane(self, 0), lane(self, 1));
         self.combine(kind, &low, &high)
-    }
-
-    /// `(value mod size, value / size)`.
-    pub(crate) fn split(&mut self, value: Value, size: u64) -> (Value, Value) {
-        let size = self.i64(size as i64);
-        (self.rem_unsigned(value, size), self.div_unsigned(value, size))
     }
 
     /// The first unit of a tile, where `units` are spread evenly over `tiles`.

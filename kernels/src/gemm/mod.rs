@@ -11,7 +11,7 @@ mod prepare;
 
 use crate::{
     emit::{
-        builder::{Builder, Compare, Elem, Loop, Type, Value},
+        builder::{Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point, argument},
     },
     ir::{Gemm, Index, Kernel},
@@ -101,31 +101,10 @@ impl Lowering<'_> {
         point
     }
 
-    fn times(&mut self, value: Value, factor: u64) -> Value {
-        let factor = self.e.b.i64(factor as i64);
-        self.e.b.mul(value, factor)
-    }
-
-    fn plus(&mut self, value: Value, addend: u64) -> Value {
-        let addend = self.e.b.i64(addend as i64);
-        self.e.b.add(value, addend)
-    }
-
-    /// Opens `for counter in (0..size).step_by(step)`.
-    fn begin_steps(&mut self, size: Value, step: u64) -> Loop {
-        let bounds = (self.e.b.i64(0), size, self.e.b.i64(step as i64));
-        self.e.b.begin_loop(bounds, &[])
-    }
-
-    /// The address of f32 element `position` from `base`.
-    fn float_at(&mut self, base: Value, position: Value) -> Value {
-        self.e.b.address(base, position, Elem::F32)
-    }
-
     /// The part of `scratch` that starts after `floats` elements.
     fn scratch_at(&mut self, floats: u64) -> Value {
         let offset = self.e.b.i64(floats as i64);
-        self.float_at(self.scratch, offset)
+        self.e.b.float_at(self.scratch, offset)
     }
 
     /// `start..min(start + length, limit)`
@@ -151,9 +130,9 @@ impl Lowering<'_> {
         if !self.gemm.batch.is_empty() {
             point = self.decode(&point, 0, &self.gemm.batch, batch);
         }
-        let (start, limit) = (self.times(row_block, plan.rows_per_unit), self.e.b.i64(plan.rows as i64));
+        let (start, limit) = (self.e.b.times(row_block, plan.rows_per_unit), self.e.b.i64(plan.rows as i64));
         let rows = self.span(start, plan.rows_per_unit, limit);
-        let (start, limit) = (self.times(column_block, plan.panels_per_unit), self.e.b.i64(plan.panels as i64));
+        let (start, limit) = (self.e.b.times(column_block, plan.panels_per_unit), self.e.b.i64(plan.panels as i64));
         let panels = self.span(start, plan.panels_per_unit, limit);
         self.pieces(panels, plan.panels_per_block, |lowering, panels| {
             lowering.pieces(rows, plan.rows_per_block, |lowering, rows| {
@@ -190,7 +169,7 @@ impl Lowering<'_> {
             let target = self.scratch_at(self.plan.right_offset());
             self.pack_right_block(block, depth, target);
         }
-        let open = self.begin_steps(block.panels.size, 1);
+        let open = self.e.b.begin_steps(block.panels.size, 1);
         self.panel(block, depth, open.counter);
         self.e.b.end_loop(open, &[]);
     }
@@ -200,8 +179,8 @@ impl Lowering<'_> {
         let height = self.plan.tile.rows;
         let rest = self.plan.rows % height;
         let (_, full) = self.e.b.split(block.rows.size, height);
-        let full = self.times(full, height);
-        let open = self.begin_steps(full, height);
+        let full = self.e.b.times(full, height);
+        let open = self.e.b.begin_steps(full, height);
         self.tile(block, depth, (open.counter, height), panel);
         self.e.b.end_loop(open, &[]);
         if rest > 0 {
@@ -219,7 +198,7 @@ impl Lowering<'_> {
         let right = self.right(block, depth, panel);
         let stride = self.plan.sums_stride();
         let offset = if self.plan.keeps_sums() { self.sums_offset(row, panel) } else { self.e.b.i64(0) };
-        let sums = self.float_at(self.scratch, offset);
+        let sums = self.e.b.float_at(self.scratch, offset);
         let row_stride = self.e.b.i64(stride as i64);
         self.micro.call(
             self.e.b,
@@ -242,8 +221,8 @@ impl Lowering<'_> {
     }
 
     fn sums_offset(&mut self, row: Value, panel: Value) -> Value {
-        let row = self.times(row, self.plan.sums_stride());
-        let column = self.times(panel, self.plan.tile.columns());
+        let row = self.e.b.times(row, self.plan.sums_stride());
+        let column = self.e.b.times(panel, self.plan.tile.columns());
         self.e.b.add(row, column)
     }
 
@@ -255,15 +234,15 @@ impl Lowering<'_> {
                 let base = self.scratch_at(self.plan.left_offset());
                 let zero = self.e.b.i64(0);
                 let position = self.packed_left(layout, row, zero, self.plan.padded_depth_block());
-                (self.float_at(base, position), self.plan.left_strides(self.plan.padded_depth_block()))
+                (self.e.b.float_at(base, position), self.plan.left_strides(self.plan.padded_depth_block()))
             }
             (Place::Workspace, layout) => {
                 let depth_stride = self.plan.padded_depth();
-                let entry = self.times(block.batch, self.plan.left_elements());
+                let entry = self.e.b.times(block.batch, self.plan.left_elements());
                 let position = self.packed_left(layout, absolute, depth.start, depth_stride);
                 let position = self.e.b.add(entry, position);
                 let base = self.workspace_at(self.plan.left_workspace_offset());
-                (self.float_at(base, position), self.plan.left_strides(depth_stride))
+                (self.e.b.float_at(base, position), self.plan.left_strides(depth_stride))
             }
         };
         Left { pointer, row_stride: self.e.b.i64(row_stride as i64), k_stride: self.e.b.i64(k_stride as i64) }
@@ -273,14 +252,14 @@ impl Lowering<'_> {
     fn packed_left(&mut self, layout: LeftLayout, row: Value, k: Value, depth: u64) -> Value {
         match layout {
             LeftLayout::Rows | LeftLayout::RowsScalar => {
-                let position = self.times(row, depth);
+                let position = self.e.b.times(row, depth);
                 self.e.b.add(position, k)
             }
             LeftLayout::Panels => {
                 let width = self.plan.panel_rows();
                 let (_, panel) = self.e.b.split(row, self.plan.tile.rows);
-                let position = self.times(panel, depth * width);
-                let k = self.times(k, width);
+                let position = self.e.b.times(panel, depth * width);
+                let k = self.e.b.times(k, width);
                 self.e.b.add(position, k)
             }
         }
@@ -297,24 +276,24 @@ impl Lowering<'_> {
 
     fn workspace_at(&mut self, floats: u64) -> Value {
         let offset = self.e.b.i64(floats as i64);
-        self.float_at(self.workspace, offset)
+        self.e.b.float_at(self.workspace, offset)
     }
 
     fn right(&mut self, block: &Block, depth: Span, panel: Value) -> Value {
         let columns = self.plan.tile.columns();
         if self.plan.right_place == Place::Scratch {
             let base = self.scratch_at(self.plan.right_offset());
-            let offset = self.times(panel, self.plan.depth_per_block * columns);
-            return self.float_at(base, offset);
+            let offset = self.e.b.times(panel, self.plan.depth_per_block * columns);
+            return self.e.b.float_at(base, offset);
         }
-        let entry = self.times(block.batch, self.plan.panels);
+        let entry = self.e.b.times(block.batch, self.plan.panels);
         let panel = self.e.b.add(block.panels.start, panel);
         let panel = self.e.b.add(entry, panel);
-        let offset = self.times(panel, self.plan.depth);
+        let offset = self.e.b.times(panel, self.plan.depth);
         let offset = self.e.b.add(offset, depth.start);
-        let offset = self.times(offset, columns);
+        let offset = self.e.b.times(offset, columns);
         let base = self.workspace_at(0);
-        self.float_at(base, offset)
+        self.e.b.float_at(base, offset)
     }
 
     /// The stores of a finished tile.
@@ -327,13 +306,13 @@ impl Lowering<'_> {
         let absolute = self.e.b.add(block.rows.start, row);
         let absolute = self.e.b.add(absolute, open.counter);
         let point = self.decode(&point, row_vars, &self.gemm.m, absolute);
-        let offset = self.times(open.counter, self.plan.sums_stride());
-        let sums = self.float_at(sums, offset);
+        let offset = self.e.b.times(open.counter, self.plan.sums_stride());
+        let sums = self.e.b.float_at(sums, offset);
         self.by_width(place, |lowering, widths| {
-            let first = lowering.times(place, lowering.plan.tile.columns());
+            let first = lowering.e.b.times(place, lowering.plan.tile.columns());
             for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
                 let shift = half as u64 * u64::from(lowering.e.lanes);
-                let start = lowering.plus(first, shift);
+                let start = lowering.e.b.plus(first, shift);
                 let mut point = match lowering.gemm.n.is_empty() {
                     true => point.clone(),
                     false => point.along(last_var, start, *active),
@@ -348,7 +327,7 @@ impl Lowering<'_> {
 
     fn load_sum(&mut self, sums: Value, shift: u64, lanes: u32) -> Value {
         let shift = self.e.b.i64(shift as i64);
-        let address = self.float_at(sums, shift);
+        let address = self.e.b.float_at(sums, shift);
         self.e.b.load(address, Type::vector(Elem::F32, lanes), false)
     }
 

@@ -38,8 +38,8 @@ impl Lowering<'_> {
     fn pack_shared_right(&mut self, unit: Value) {
         let (panel, batch) = self.e.b.split(unit, self.plan.panels);
         let point = self.batch_point(batch);
-        let offset = self.times(unit, self.plan.depth * self.plan.tile.columns());
-        let target = self.float_at(self.workspace, offset);
+        let offset = self.e.b.times(unit, self.plan.depth * self.plan.tile.columns());
+        let target = self.e.b.float_at(self.workspace, offset);
         let depth = self.whole_depth();
         self.pack_panel(&point, panel, depth, target);
     }
@@ -47,13 +47,13 @@ impl Lowering<'_> {
     fn pack_shared_left(&mut self, unit: Value) {
         let (tile, batch) = self.e.b.split(unit, self.plan.row_tiles());
         let point = self.batch_point(batch);
-        let entry = self.times(batch, self.plan.left_elements());
+        let entry = self.e.b.times(batch, self.plan.left_elements());
         let base = self.workspace_at(self.plan.left_workspace_offset());
-        let base = self.float_at(base, entry);
-        let start = self.times(tile, self.plan.tile.rows);
+        let base = self.e.b.float_at(base, entry);
+        let start = self.e.b.times(tile, self.plan.tile.rows);
         let (zero, depth, stride) = (self.e.b.i64(0), self.whole_depth(), self.plan.padded_depth());
         let position = self.packed_left(self.plan.left_layout, start, zero, stride);
-        let target = self.float_at(base, position);
+        let target = self.e.b.float_at(base, position);
         let limit = self.e.b.i64(self.plan.rows as i64);
         let rows = self.span(start, self.plan.tile.rows, limit);
         self.pack_rows(&point, rows, depth, (target, stride));
@@ -61,9 +61,9 @@ impl Lowering<'_> {
 
     /// Packs the right factor of a block: its panels, one after the other, each `depth_per_block` deep.
     pub(super) fn pack_right_block(&mut self, block: &Block, depth: Span, target: Value) {
-        let open = self.begin_steps(block.panels.size, 1);
-        let offset = self.times(open.counter, self.plan.depth_per_block * self.plan.tile.columns());
-        let target = self.float_at(target, offset);
+        let open = self.e.b.begin_steps(block.panels.size, 1);
+        let offset = self.e.b.times(open.counter, self.plan.depth_per_block * self.plan.tile.columns());
+        let target = self.e.b.float_at(target, offset);
         let panel = self.e.b.add(block.panels.start, open.counter);
         self.pack_panel(block.point, panel, depth, target);
         self.e.b.end_loop(open, &[]);
@@ -73,10 +73,10 @@ impl Lowering<'_> {
     pub(super) fn pack_left_block(&mut self, block: &Block, depth: Span, target: Value) {
         let stride = self.plan.padded_depth_block();
         let height = self.plan.tile.rows;
-        let open = self.begin_steps(block.rows.size, height);
+        let open = self.e.b.begin_steps(block.rows.size, height);
         let zero = self.e.b.i64(0);
         let position = self.packed_left(self.plan.left_layout, open.counter, zero, stride);
-        let target = self.float_at(target, position);
+        let target = self.e.b.float_at(target, position);
         let start = self.e.b.add(block.rows.start, open.counter);
         let end = self.e.b.add(block.rows.start, block.rows.size);
         let rows = self.span(start, height, end);
@@ -96,23 +96,23 @@ impl Lowering<'_> {
     fn pack_along_columns(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
         let [_, columns, depths] = self.first_vars();
         let last = columns + self.gemm.n.len().saturating_sub(1) as u32;
-        let first = self.times(place, self.plan.tile.columns());
+        let first = self.e.b.times(place, self.plan.tile.columns());
         self.by_width(place, |lowering, widths| {
-            let open = lowering.begin_steps(depth.size, 1);
+            let open = lowering.e.b.begin_steps(depth.size, 1);
             let k = lowering.e.b.add(depth.start, open.counter);
             let point = lowering.decode(point, depths, &lowering.gemm.k, k);
-            let offset = lowering.times(open.counter, lowering.plan.tile.columns());
-            let row = lowering.float_at(target, offset);
+            let offset = lowering.e.b.times(open.counter, lowering.plan.tile.columns());
+            let row = lowering.e.b.float_at(target, offset);
             for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
                 let shift = half as u64 * u64::from(lowering.e.lanes);
-                let start = lowering.plus(first, shift);
+                let start = lowering.e.b.plus(first, shift);
                 let mut point = match lowering.gemm.n.is_empty() {
                     true => point.clone(),
                     false => point.along(last, start, *active),
                 };
                 let value = lowering.factor(&mut point, lowering.gemm.rhs);
                 let shift = lowering.e.b.i64(shift as i64);
-                let address = lowering.float_at(row, shift);
+                let address = lowering.e.b.float_at(row, shift);
                 lowering.e.b.store(value, address);
             }
             lowering.e.b.end_loop(open, &[]);
@@ -123,8 +123,8 @@ impl Lowering<'_> {
     fn pack_along_depth(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
         let lanes = u64::from(self.e.lanes);
         let (_, full) = self.e.b.split(depth.size, lanes);
-        let full = self.times(full, lanes);
-        let open = self.begin_steps(full, lanes);
+        let full = self.e.b.times(full, lanes);
+        let open = self.e.b.begin_steps(full, lanes);
         self.transposed_block(point, place, (depth, open.counter, lanes as u32), target);
         self.e.b.end_loop(open, &[]);
         let rest = self.plan.depth % lanes;
@@ -157,10 +157,10 @@ impl Lowering<'_> {
             let columns: Vec<Value> = (0..lanes).map(|lane| self.column(&point, place, half * lanes + lane)).collect();
             let rows = self.e.b.transpose(&columns);
             for (step, &row) in rows.iter().enumerate().take(active as usize) {
-                let step = self.plus(offset, step as u64);
-                let position = self.times(step, self.plan.tile.columns());
-                let position = self.plus(position, (half * lanes).into());
-                let address = self.float_at(target, position);
+                let step = self.e.b.plus(offset, step as u64);
+                let position = self.e.b.times(step, self.plan.tile.columns());
+                let position = self.e.b.plus(position, (half * lanes).into());
+                let address = self.e.b.float_at(target, position);
                 self.e.b.store(row, address);
             }
         }
@@ -170,8 +170,8 @@ impl Lowering<'_> {
     fn column(&mut self, point: &Point, place: Value, number: u32) -> Value {
         let [_, columns, _] = self.first_vars();
         let last_var = columns + self.gemm.n.len() as u32 - 1;
-        let first = self.times(place, self.plan.tile.columns());
-        let column = self.plus(first, number.into());
+        let first = self.e.b.times(place, self.plan.tile.columns());
+        let column = self.e.b.plus(first, number.into());
         let last = self.gemm.n.last().copied().unwrap_or(1) as i64 - 1;
         let column = match self.plan.last_width() == 2 * self.e.lanes {
             true => column,
@@ -197,22 +197,22 @@ impl Lowering<'_> {
         let [row_vars, _, depths] = self.first_vars();
         let last = depths + self.gemm.k.len() as u32 - 1;
         let lanes = u64::from(self.e.lanes);
-        let open = self.begin_steps(rows.size, 1);
+        let open = self.e.b.begin_steps(rows.size, 1);
         let row = self.e.b.add(rows.start, open.counter);
         let point = self.decode(point, row_vars, &self.gemm.m, row);
-        let offset = self.times(open.counter, stride);
-        let target = self.float_at(target, offset);
+        let offset = self.e.b.times(open.counter, stride);
+        let target = self.e.b.float_at(target, offset);
         let (_, full) = self.e.b.split(depth.size, lanes);
-        let full = self.times(full, lanes);
+        let full = self.e.b.times(full, lanes);
         let piece = |lowering: &mut Self, offset: Value, active: u32| {
             let k = lowering.e.b.add(depth.start, offset);
             let point = lowering.decode(&point, depths, &lowering.gemm.k, k);
             let mut point = point.along(last, point.value_of(last), active);
             let value = lowering.factor(&mut point, lowering.gemm.lhs);
-            let address = lowering.float_at(target, offset);
+            let address = lowering.e.b.float_at(target, offset);
             lowering.e.b.store(value, address);
         };
-        let inner = self.begin_steps(full, lanes);
+        let inner = self.e.b.begin_steps(full, lanes);
         piece(self, inner.counter, lanes as u32);
         self.e.b.end_loop(inner, &[]);
         let rest = self.plan.depth % lanes;
@@ -228,16 +228,16 @@ impl Lowering<'_> {
 
     fn pack_row_scalars(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
         let [row_vars, _, depths] = self.first_vars();
-        let open = self.begin_steps(rows.size, 1);
+        let open = self.e.b.begin_steps(rows.size, 1);
         let row = self.e.b.add(rows.start, open.counter);
         let point = self.decode(point, row_vars, &self.gemm.m, row);
-        let offset = self.times(open.counter, stride);
-        let target = self.float_at(target, offset);
-        let inner = self.begin_steps(depth.size, 1);
+        let offset = self.e.b.times(open.counter, stride);
+        let target = self.e.b.float_at(target, offset);
+        let inner = self.e.b.begin_steps(depth.size, 1);
         let k = self.e.b.add(depth.start, inner.counter);
         let mut point = self.decode(&point, depths, &self.gemm.k, k);
         let value = self.factor(&mut point, self.gemm.lhs);
-        let address = self.float_at(target, inner.counter);
+        let address = self.e.b.float_at(target, inner.counter);
         self.e.b.store(value, address);
         self.e.b.end_loop(inner, &[]);
         self.e.b.end_loop(open, &[]);
@@ -264,12 +264,12 @@ impl Lowering<'_> {
         let last = row_vars + self.gemm.m.len() as u32 - 1;
         let point = self.decode(point, row_vars, &self.gemm.m, start);
         let point = point.along(last, point.value_of(last), rows as u32);
-        let open = self.begin_steps(depth.size, 1);
+        let open = self.e.b.begin_steps(depth.size, 1);
         let k = self.e.b.add(depth.start, open.counter);
         let mut point = self.decode(&point, depths, &self.gemm.k, k);
         let value = self.factor(&mut point, self.gemm.lhs);
-        let offset = self.times(open.counter, self.plan.panel_rows());
-        let address = self.float_at(target, offset);
+        let offset = self.e.b.times(open.counter, self.plan.panel_rows());
+        let address = self.e.b.float_at(target, offset);
         self.e.b.store(value, address);
         self.e.b.end_loop(open, &[]);
     }

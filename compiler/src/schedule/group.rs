@@ -1,0 +1,512 @@
+//! Grouping computed values into kernels.
+//!
+//! Every computed value starts as a group of its own. Groups are fused along the edges between them, then with groups that
+//! read the same large value, whenever one kernel can compute both (decided by lowering them together) and no path leads
+//! from one through a third group to the other.
+
+use super::{
+    build::{self, Kind, Template, Wanted},
+    dag::{Home, Id, Tensor},
+    domain::Domain,
+    lower::Values,
+    regions::{RegionId, Regions, leaves_scope},
+};
+use crate::graph::Op;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Values of up to this many elements share kernels though they have nothing to do with each other: a launch costs more.
+const TINY: u64 = 64;
+
+/// Values that one kernel (for scatters, two) computes.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    pub region: RegionId,
+    pub kind: Kind,
+    /// Ascending.
+    pub members: Vec<Id>,
+    pub domain: Domain,
+    /// Set when grouping is done.
+    pub kernels: Vec<Template>,
+    /// What its kernels leave in memory.
+    pub wanted: Wanted,
+}
+
+/// A step of the root, or of one instance of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// A group's kernels.
+    Group(usize),
+    /// All instances of a region.
+    Loop(RegionId),
+}
+
+/// All groups with the order in which they run.
+#[derive(Clone, Debug)]
+pub(super) struct Grouping {
+    pub groups: Vec<Group>,
+    /// By region; the first is the root.
+    pub order: Vec<Vec<Step>>,
+}
+
+/// Tensors that cannot be updated in place.
+pub(super) type Conflicts = BTreeSet<Tensor>;
+
+/// Groups the computed values. If some tensors cannot be updated in place, says which.
+pub(super) fn group(values: &Values, regions: &Regions) -> Result<Grouping, Conflicts> {
+    let mut fusion = Fusion::new(values, regions);
+    fusion.along_edges();
+    fusion.siblings();
+    fusion.finish()
+}
+
+struct Fusion<'a> {
+    values: &'a Values<'a>,
+    regions: &'a Regions,
+    groups: Vec<Option<Group>>,
+    /// By computed node: its group.
+    of: BTreeMap<Id, usize>,
+    /// By node: values in memory that its computation reads.
+    reads: Vec<BTreeSet<Id>>,
+}
+
+impl<'a> Fusion<'a> {
+    fn new(values: &'a Values<'a>, regions: &'a Regions) -> Self {
+        let dag = values.dag;
+        let mut fusion = Fusion { values, regions, groups: Vec::new(), of: BTreeMap::new(), reads: reads(values) };
+        for id in (0..dag.nodes.len()).filter(|&id| values.computed[id]) {
+            fusion.of.insert(id, fusion.groups.len());
+            fusion.groups.push(Some(Group {
+                region: regions.of[id],
+                kind: Kind::of(dag, id),
+                members: vec![id],
+                domain: Domain::of(dag, id),
+                kernels: Vec::new(),
+                wanted: Wanted::default(),
+            }));
+        }
+        fusion
+    }
+
+    fn group(&self, position: usize) -> &Group {
+        self.groups[position].as_ref().expect("a group that is still there")
+    }
+
+    /// Fuses each value with what it is computed from.
+    fn along_edges(&mut self) {
+        let computed: Vec<Id> = self.of.keys().copied().collect();
+        for id in computed {
+            for read in self.reads[id].clone().into_iter().rev() {
+                if let Some(&producer) = self.of.get(&read) {
+                    self.try_fuse(producer, self.of[&id]);
+                }
+            }
+        }
+    }
+
+    /// Fuses reductions over the same large value, and tiny values.
+    fn siblings(&mut self) {
+        let live: Vec<usize> = (0..self.groups.len()).filter(|&group| self.groups[group].is_some()).collect();
+        for (position, &second) in live.iter().enumerate() {
+            for &first in &live[..position] {
+                let both_there = self.groups[first].is_some() && self.groups[second].is_some();
+                if both_there && self.are_siblings(first, second) {
+                    self.try_fuse(first, second);
+                }
+            }
+        }
+    }
+
+    fn are_siblings(&self, first: usize, second: usize) -> bool {
+        let (a, b) = (self.group(first), self.group(second));
+        if a.region != b.region || a.kind != Kind::Nest || b.kind != Kind::Nest {
+            return false;
+        }
+        let tiny =
+            a.domain.elements() <= TINY && b.domain.elements() <= TINY && !a.domain.reduces() && !b.domain.reduces();
+        let large = |&id: &Id| self.values.dag.nodes[id].elements() == a.domain.elements();
+        let (reads_a, reads_b) = (self.reads_of(a), self.reads_of(b));
+        tiny || (a.domain.reduces() && b.domain.reduces() && reads_a.intersection(&reads_b).any(large))
+    }
+
+    fn reads_of(&self, group: &Group) -> BTreeSet<Id> {
+        group.members.iter().flat_map(|&member| &self.reads[member]).copied().collect()
+    }
+
+    /// Makes one group of two if one kernel can compute both.
+    fn try_fuse(&mut self, first: usize, second: usize) {
+        if first == second {
+            return;
+        }
+        let Some(fused) = self.fused(self.group(first), self.group(second)) else { return };
+        if self.leads_elsewhere(first, second) || self.leads_elsewhere(second, first) {
+            return;
+        }
+        let everything = Wanted { stored: fused.members.iter().copied().collect(), ..Wanted::default() };
+        if build::kernels(self.values, fused.kind, &fused.members, &fused.domain, &everything).is_err() {
+            return;
+        }
+        self.of.extend(fused.members.iter().map(|&member| (member, first)));
+        self.groups[first] = Some(fused);
+        self.groups[second] = None;
+    }
+
+    /// The group that two would make, by kind and shape.
+    fn fused(&self, a: &Group, b: &Group) -> Option<Group> {
+        if a.region != b.region {
+            return None;
+        }
+        let (kind, domain) = match (a.kind, b.kind) {
+            (Kind::Nest, Kind::Nest) => (Kind::Nest, a.domain.unify(&b.domain)?),
+            (Kind::Product(_), Kind::Nest) => (a.kind, a.domain.clone()),
+            (Kind::Nest, Kind::Product(_)) => (b.kind, b.domain.clone()),
+            _ => return None,
+        };
+        let product = matches!(kind, Kind::Product(_));
+        if product && (a.domain.elements() != b.domain.elements() || a.domain.reduces() || b.domain.reduces()) {
+            return None;
+        }
+        let mut members = [&a.members[..], &b.members].concat();
+        members.sort_unstable();
+        Some(Group { members, kind, domain, ..a.clone() })
+    }
+
+    /// Whether a path leads from one group through a third to the other.
+    fn leads_elsewhere(&self, from: usize, to: usize) -> bool {
+        let mut open: Vec<usize> = self.sources(to).into_iter().filter(|&source| source != from).collect();
+        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
+        while let Some(group) = open.pop() {
+            if group == from {
+                return true;
+            }
+            for source in self.sources(group) {
+                if seen.insert(source) {
+                    open.push(source);
+                }
+            }
+        }
+        false
+    }
+
+    /// Groups of the same region that must run before a group, those included that are reached through loops.
+    fn sources(&self, group: usize) -> BTreeSet<usize> {
+        let group = self.group(group);
+        let mut sources = BTreeSet::new();
+        for read in self.reads_of(group) {
+            self.producers(read, group.region, &mut sources);
+        }
+        sources
+    }
+
+    /// Groups of `region` that a value in memory comes from.
+    fn producers(&self, id: Id, region: RegionId, producers: &mut BTreeSet<usize>) {
+        let dag = self.values.dag;
+        match &dag.nodes[id].op {
+            _ if self.of.contains_key(&id) => {
+                let group = self.of[&id];
+                if self.group(group).region == region {
+                    producers.insert(group);
+                }
+            }
+            Op::Project { .. } => self.producers(dag.nodes[id].operands[0], region, producers),
+            op if leaves_scope(op) && region == 0 => {
+                for entered in self.entered_by(id) {
+                    producers.extend(self.into_region(entered));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Regions that must have run before a value that leaves a scope is known.
+    fn entered_by(&self, id: Id) -> Vec<RegionId> {
+        let after = &self.regions.after[id];
+        let ran = |&region: &RegionId| {
+            let region = self.regions.list[region];
+            region.scope != 0 && region.pass < after[region.scope]
+        };
+        (1..self.regions.list.len()).filter(ran).collect()
+    }
+
+    /// Root groups whose values a region reads.
+    fn into_region(&self, region: RegionId) -> BTreeSet<usize> {
+        let mut producers = BTreeSet::new();
+        for id in root_reads(self.values, self.regions, &self.reads, region) {
+            if let Some(&group) = self.of.get(&id) {
+                producers.insert(group);
+            }
+        }
+        producers
+    }
+
+    fn finish(mut self) -> Result<Grouping, Conflicts> {
+        let live: Vec<Group> = std::mem::take(&mut self.groups).into_iter().flatten().collect();
+        self.of = live.iter().enumerate().flat_map(|(n, group)| group.members.iter().map(move |&id| (id, n))).collect();
+        self.groups = live.into_iter().map(Some).collect();
+        self.build_all()?;
+        Ordering::new(&self).finish(&self)
+    }
+
+    /// Builds the kernels of all groups.
+    fn build_all(&mut self) -> Result<(), Conflicts> {
+        let mut conflicts = Conflicts::new();
+        let wanted = self.wanted();
+        for (position, wanted) in wanted.into_iter().enumerate() {
+            let group = self.group(position);
+            match build::kernels(self.values, group.kind, &group.members, &group.domain, &wanted) {
+                Ok(kernels) => {
+                    let group = self.groups[position].as_mut().expect("a group that is still there");
+                    group.kernels = kernels;
+                    group.wanted = wanted;
+                }
+                Err(_) => conflicts.extend(self.updated_by(position)),
+            }
+        }
+        if conflicts.is_empty() { Ok(()) } else { Err(conflicts) }
+    }
+
+    fn updated_by(&self, group: usize) -> Vec<Tensor> {
+        let group = self.group(group);
+        let tensors: Vec<Tensor> = group.members.iter().filter_map(|&id| updated(self.values, id)).collect();
+        assert!(!tensors.is_empty(), "internal: no kernel for {:?}", group.members);
+        tensors
+    }
+
+    /// By group, what others read of it.
+    fn wanted(&self) -> Vec<Wanted> {
+        let dag = self.values.dag;
+        let mut wanted = vec![Wanted::default(); self.groups.len()];
+        for (&id, &group) in &self.of {
+            for &read in &self.reads[id] {
+                if let Some(&producer) = self.of.get(&read).filter(|&&producer| producer != group) {
+                    wanted[producer].stored.insert(read);
+                }
+            }
+            let alone = !matches!(self.group(group).kind, Kind::Nest | Kind::Product(_));
+            if self.needs_buffer(id) || alone {
+                wanted[group].stored.insert(id);
+            }
+        }
+        for (id, node) in dag.nodes.iter().enumerate() {
+            if node.op == Op::SumInstances {
+                let summed = node.operands[0];
+                wanted[self.of[&summed]].summed.entry(summed).or_default().push(id);
+            }
+        }
+        wanted
+    }
+
+    /// Whether a computed value is referred to by its buffer.
+    fn needs_buffer(&self, id: Id) -> bool {
+        let dag = self.values.dag;
+        let is_storage = |&other: &Id| dag.storage(other) == id;
+        dag.homes.contains_key(&id)
+            || dag.outputs.iter().any(|(_, output)| is_storage(output))
+            || dag.carries.values().any(|carry| is_storage(&carry.init) || is_storage(&carry.next))
+            || dag.nodes.iter().any(|node| matches!(node.op, Op::Layer { .. }) && is_storage(&node.operands[0]))
+    }
+}
+
+/// The tensor that a computed value overwrites.
+fn updated(values: &Values, id: Id) -> Option<Tensor> {
+    match values.dag.homes.get(&id) {
+        Some(Home::Tensor(tensor)) => Some(*tensor),
+        _ => None,
+    }
+}
+
+/// By node, the values in memory from which it is computed.
+fn reads(values: &Values) -> Vec<BTreeSet<Id>> {
+    let mut reads: Vec<BTreeSet<Id>> = Vec::with_capacity(values.dag.nodes.len());
+    for node in &values.dag.nodes {
+        let mut own = BTreeSet::new();
+        for &operand in &node.operands {
+            if values.in_memory(operand) {
+                own.insert(operand);
+            } else {
+                own.extend(reads[operand].iter().copied());
+            }
+        }
+        reads.push(own);
+    }
+    reads
+}
+
+/// Root values that the kernels of a region read or are handed.
+fn root_reads(values: &Values, regions: &Regions, reads: &[BTreeSet<Id>], region: RegionId) -> BTreeSet<Id> {
+    let dag = values.dag;
+    let mut open: Vec<Id> = Vec::new();
+    for id in (0..dag.nodes.len()).filter(|&id| regions.of[id] == region) {
+        if values.computed[id] {
+            open.extend(&reads[id]);
+        }
+        if let Some(carry) = dag.carries.get(&id) {
+            open.extend([dag.storage(carry.init), dag.storage(carry.next)]);
+        }
+    }
+    let mut result = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        match dag.nodes[id].op {
+            Op::Layer { .. } => open.push(dag.storage(dag.nodes[id].operands[0])),
+            Op::Project { .. } => open.push(dag.nodes[id].operands[0]),
+            _ if dag.nodes[id].scope == 0 => {
+                result.insert(id);
+            }
+            _ => {}
+        }
+    }
+    result
+}
+
+/// The order of groups and loops, with edges by which each runs after what it needs and before what overwrites it.
+struct Ordering {
+    /// By step, what must run before it. Steps of all regions are numbered together.
+    before: Vec<BTreeSet<usize>>,
+    steps: Vec<Step>,
+    region: Vec<RegionId>,
+}
+
+impl Ordering {
+    fn new(fusion: &Fusion) -> Ordering {
+        let groups = fusion.groups.len();
+        let loops = fusion.regions.list.len();
+        let steps: Vec<Step> = (0..groups).map(Step::Group).chain((0..loops).map(Step::Loop)).collect();
+        let region = (0..groups).map(|group| fusion.group(group).region).chain((0..loops).map(|_| 0)).collect();
+        let mut ordering = Ordering { before: vec![BTreeSet::new(); steps.len()], steps, region };
+        for group in 0..groups {
+            let reads = fusion.reads_of(fusion.group(group));
+            ordering.need(fusion, group, &reads);
+        }
+        for region in 1..loops {
+            let reads = root_reads(fusion.values, fusion.regions, &fusion.reads, region);
+            ordering.need(fusion, groups + region, &reads);
+        }
+        ordering
+    }
+
+    /// Lets a step run after all that it reads.
+    fn need(&mut self, fusion: &Fusion, step: usize, reads: &BTreeSet<Id>) {
+        for &read in reads {
+            for source in self.sources(fusion, read) {
+                if self.region[source] == self.region[step] && source != step {
+                    self.before[step].insert(source);
+                }
+            }
+        }
+    }
+
+    /// The steps that produce a value.
+    fn sources(&self, fusion: &Fusion, id: Id) -> Vec<usize> {
+        let node = &fusion.values.dag.nodes[id];
+        match &node.op {
+            _ if fusion.of.contains_key(&id) => vec![fusion.of[&id]],
+            Op::Project { .. } => self.sources(fusion, node.operands[0]),
+            op if leaves_scope(op) => {
+                let loops = fusion.entered_by(id).into_iter().map(|region| fusion.groups.len() + region);
+                loops.chain(self.handed_through(fusion, id)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The root value that is the last one of a carry whose `next` does not come from the repeat.
+    fn handed_through(&self, fusion: &Fusion, id: Id) -> Vec<usize> {
+        let dag = fusion.values.dag;
+        match dag.carries.get(&dag.nodes[id].operands[0]) {
+            Some(carry) => [carry.init, carry.next]
+                .into_iter()
+                .map(|id| dag.storage(id))
+                .filter(|&id| dag.nodes[id].scope == 0)
+                .flat_map(|id| self.sources(fusion, id))
+                .collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Adds the edges by which tensors are read before they are overwritten, and sorts.
+    fn finish(mut self, fusion: &Fusion) -> Result<Grouping, Conflicts> {
+        let mut conflicts = Conflicts::new();
+        for (&id, &writer) in &fusion.of {
+            if let Some(tensor) = updated(fusion.values, id)
+                && !self.overwrite(fusion, writer, tensor)
+            {
+                conflicts.insert(tensor);
+            }
+        }
+        if !conflicts.is_empty() {
+            return Err(conflicts);
+        }
+        let order = (0..fusion.regions.list.len()).map(|region| self.sorted(fusion, region)).collect();
+        Ok(Grouping { groups: fusion.groups.iter().flatten().cloned().collect(), order })
+    }
+
+    /// Lets all readers of the old value run before the writer; false if one of them needs what the writer makes.
+    fn overwrite(&mut self, fusion: &Fusion, writer: usize, tensor: Tensor) -> bool {
+        if self.region[writer] != 0 {
+            return false;
+        }
+        let old = |id: &Id| fusion.values.dag.tensor(*id) == Some(tensor);
+        let mut readers: Vec<usize> = Vec::new();
+        for (position, step) in self.steps.iter().enumerate() {
+            let reads = match *step {
+                Step::Group(group) if self.region[position] == 0 => fusion.reads_of(fusion.group(group)),
+                Step::Loop(region) if region != 0 => root_reads(fusion.values, fusion.regions, &fusion.reads, region),
+                _ => continue,
+            };
+            if position != writer && reads.iter().any(old) {
+                readers.push(position);
+            }
+        }
+        let outlives = fusion.values.dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
+        if outlives || readers.iter().any(|&reader| self.runs_after(reader, writer)) {
+            return false;
+        }
+        self.before[writer].extend(readers);
+        true
+    }
+
+    fn runs_after(&self, step: usize, other: usize) -> bool {
+        let mut open = vec![step];
+        let mut seen = BTreeSet::from([step]);
+        while let Some(step) = open.pop() {
+            if step == other {
+                return true;
+            }
+            open.extend(self.before[step].iter().copied().filter(|&before| seen.insert(before)));
+        }
+        false
+    }
+
+    /// The steps of a region, each after those it needs, otherwise in the order of the program.
+    fn sorted(&self, fusion: &Fusion, region: RegionId) -> Vec<Step> {
+        let rank = |step: usize| match self.steps[step] {
+            Step::Group(group) => fusion.group(group).members[0],
+            Step::Loop(region) => fusion.regions.of.iter().rposition(|&of| of == region).unwrap_or(0),
+        };
+        let mine = |&step: &usize| self.region[step] == region && self.steps[step] != Step::Loop(0);
+        let mut waiting: BTreeMap<usize, usize> =
+            (0..self.steps.len()).filter(mine).map(|step| (step, self.before[step].len())).collect();
+        let mut after: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for &step in waiting.keys() {
+            self.before[step].iter().for_each(|&before| after.entry(before).or_default().push(step));
+        }
+        let mut ready: BTreeSet<(usize, usize)> =
+            waiting.iter().filter(|(_, count)| **count == 0).map(|(&step, _)| (rank(step), step)).collect();
+        let mut sorted = Vec::new();
+        while let Some((_, step)) = ready.pop_first() {
+            sorted.push(self.steps[step]);
+            for &next in after.get(&step).into_iter().flatten() {
+                let count = waiting.get_mut(&next).expect("a step of this region");
+                *count -= 1;
+                if *count == 0 {
+                    ready.insert((rank(next), next));
+                }
+            }
+        }
+        assert_eq!(sorted.len(), waiting.len(), "internal: steps that wait for each other");
+        sorted
+    }
+}

@@ -1,0 +1,110 @@
+//! What a plan costs: facts about launches and memory, as data.
+
+use super::{
+    Scheduled,
+    arena::Placement,
+    instantiate::{Content, Kernels, Place},
+};
+use trainc_kernels::{Facts, kernel_facts};
+
+/// What a plan needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// Bytes of the control block, parameters and states.
+    pub persistent_bytes: u64,
+    /// By entry, in the order of the request.
+    pub entries: Vec<EntryReport>,
+}
+
+/// What one entry needs beyond parameters and states.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryReport {
+    /// `step`, `evaluate`, `generate`.
+    pub name: String,
+    /// Bytes of its inputs.
+    pub input_bytes: u64,
+    /// Bytes of its part of the arena, inputs included; the entries share that part.
+    pub region_bytes: u64,
+    /// The most that is in use at any time: the part of the arena could not be smaller in this order of launches.
+    pub peak_bytes: u64,
+    /// Bytes of forward values that wait for the backward pass, over all instances.
+    pub saved_bytes: u64,
+    /// Values that the backward pass computes again to meet the memory budget.
+    pub recomputed: Vec<String>,
+    /// Work and traffic of all launches together.
+    pub totals: Facts,
+    /// All launches, in order.
+    pub launches: Vec<LaunchReport>,
+}
+
+/// One launch, for tables.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaunchReport {
+    /// Index into [`super::Plan::kernels`].
+    pub kernel: u32,
+    /// The part of the program: the name of a repeat, or of the entry.
+    pub group: String,
+    /// Which instance of it.
+    pub instance: u64,
+    /// Work and traffic.
+    pub facts: Facts,
+    /// What the arguments hold.
+    pub buffers: Vec<String>,
+}
+
+/// The report of a scheduled entry.
+pub(super) fn entry(name: &str, scheduled: &Scheduled, placement: &Placement, kernels: &Kernels) -> EntryReport {
+    let facts: Vec<Facts> = kernels.list.iter().map(kernel_facts).collect();
+    let calls = &scheduled.calls;
+    let lifetimes: Vec<_> = calls.buffers.iter().map(|(_, lifetime)| *lifetime).collect();
+    let is_input = |content: &Content| matches!(content, Content::Input(_));
+    let launches: Vec<LaunchReport> = calls
+        .calls
+        .iter()
+        .map(|call| LaunchReport {
+            kernel: call.kernel as u32,
+            group: scheduled.dag.scopes[scheduled.regions.list[call.region].scope].name.clone(),
+            instance: call.instance,
+            facts: facts[call.kernel],
+            buffers: call.args.iter().map(|&place| described(scheduled, place)).collect(),
+        })
+        .collect();
+    EntryReport {
+        name: name.into(),
+        input_bytes: calls.buffers.iter().filter(|(content, _)| is_input(content)).map(|(_, life)| life.bytes).sum(),
+        region_bytes: placement.bytes,
+        peak_bytes: super::arena::peak(&lifetimes),
+        saved_bytes: 0,
+        recomputed: Vec::new(),
+        totals: launches.iter().fold(Facts::default(), |sum, launch| added(sum, launch.facts)),
+        launches,
+    }
+}
+
+fn added(a: Facts, b: Facts) -> Facts {
+    Facts {
+        flops: a.flops + b.flops,
+        bytes_read: a.bytes_read + b.bytes_read,
+        bytes_written: a.bytes_written + b.bytes_written,
+    }
+}
+
+/// What a place holds, in words.
+fn described(scheduled: &Scheduled, place: Place) -> String {
+    use super::dag::Tensor;
+    match place {
+        Place::Control => "control".into(),
+        Place::Tensor(Tensor::Parameter(index), _) => format!("parameter {index}"),
+        Place::Tensor(Tensor::State(index), _) => format!("state {index}"),
+        Place::Buffer(buffer, _) => match scheduled.calls.buffers[buffer].0 {
+            Content::Input(index) => format!("input {index}"),
+            Content::Value(id, instance) => {
+                let node = &scheduled.dag.nodes[id];
+                let scope = if node.scope == 0 { String::new() } else { format!("[{instance}]") };
+                format!("%{}{scope} {}{:?}", node.origin.index(), node.op.name(), node.shape)
+            }
+            Content::Temporary(id, ..) => format!("work of %{}", scheduled.dag.nodes[id].origin.index()),
+            Content::Workspace(_) => "workspace".into(),
+        },
+    }
+}

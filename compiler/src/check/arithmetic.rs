@@ -100,6 +100,9 @@ impl Evaluator<'_> {
         {
             return Ok(value);
         }
+        if let Some(value) = self.simplified(op, &a, &b, span)? {
+            return Ok(value);
+        }
         let (a, b) = (self.operand(a, span)?, self.operand(b, span)?);
         let float = matches!(op, BinaryOp::Div | BinaryOp::Pow | BinaryOp::And | BinaryOp::Or);
         let (a, b) = self.same_type(a, b, float, span)?;
@@ -107,6 +110,54 @@ impl Evaluator<'_> {
         let node = self.elementwise(op, nodes[0], nodes[1], span)?;
         let position = a.position && b.position && self.graph.node(node).ty.dtype == DType::I32;
         Ok(Value::Tensor(Tensor { node, axes, position }))
+    }
+
+    /// What is left of an operation with a known 0 or 1, so that `weight_decay = 0` leaves no trace in the graph.
+    fn simplified(&mut self, op: BinaryOp, a: &Value, b: &Value, span: Span) -> Checked<Option<Value>> {
+        let known = |this: &Self, value: &Value| match value {
+            Value::Number(number) if matches!(number.unit, Unit::None | Unit::Percent) => Some(number.plain()),
+            Value::Tensor(tensor) => this.graph.splat(tensor.node),
+            _ => None,
+        };
+        let (left, right) = (known(self, a), known(self, b));
+        let result = match (op, left, right) {
+            (BinaryOp::Mul, Some(0.0), _) => return self.nothing_of(b, span),
+            (BinaryOp::Mul, _, Some(0.0)) => return self.nothing_of(a, span),
+            (BinaryOp::Mul, Some(1.0), _) | (BinaryOp::Add, Some(0.0), _) if self.covers(b, a) => b,
+            (BinaryOp::Mul | BinaryOp::Div, _, Some(1.0)) | (BinaryOp::Add | BinaryOp::Sub, _, Some(0.0))
+                if self.covers(a, b) =>
+            {
+                a
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(result.clone()))
+    }
+
+    /// Whether a value is a tensor whose shape and indices the other one would not change.
+    fn covers(&self, value: &Value, other: &Value) -> bool {
+        let Value::Tensor(tensor) = value else { return false };
+        let float = self.graph.node(tensor.node).ty.dtype == DType::F32;
+        float && match other {
+            Value::Number(_) => true,
+            Value::Tensor(other) if other.axes.is_empty() => true,
+            Value::Tensor(other) if tensor.is_indexed() && other.is_indexed() => {
+                other.axes.iter().zip(self.shape(other)).all(|(axis, extent)| {
+                    let own = axis.label.as_ref().and_then(|label| tensor.axis_of(label));
+                    own.is_some_and(|own| self.graph.shape(tensor.node)[own] == extent)
+                })
+            }
+            Value::Tensor(other) => self.shape(tensor).ends_with(&self.shape(other)),
+            _ => false,
+        }
+    }
+
+    /// Zeros in place of a tensor.
+    fn nothing_of(&mut self, value: &Value, span: Span) -> Checked<Option<Value>> {
+        let Value::Tensor(tensor) = value else { return Ok(None) };
+        let shape = self.shape(tensor);
+        let node = self.filled(0.0, &shape, span)?;
+        Ok(Some(Value::Tensor(Tensor { node, position: false, ..tensor.clone() })))
     }
 
     /// The operation proper, on nodes of one shape and type.

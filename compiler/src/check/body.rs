@@ -2,7 +2,7 @@
 
 use super::{
     evaluator::{Checked, Evaluator, Failed},
-    value::{Axis, Tensor, Value, numbers_shown, shape_shown},
+    value::{Axis, Label, Tensor, Value, numbers_shown, shape_shown},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -94,7 +94,8 @@ impl Evaluator<'_> {
         let value = self.expression(value).map(|evaluated| (evaluated, value.span))?;
         match targets {
             [target] => {
-                self.frame().names.insert(target.text.clone(), value.0);
+                let value = self.named(value.0, value.1)?;
+                self.frame().names.insert(target.text.clone(), value);
                 Ok(())
             }
             _ => {
@@ -104,6 +105,20 @@ impl Evaluator<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// A value as a name holds it. A name stands for a tensor without indices, so that each use says its own; only the
+    /// caller's indices, which a function cannot write, stay.
+    fn named(&mut self, value: Value, span: Span) -> Checked<Value> {
+        let frame = self.frame().id;
+        let foreign = |axis: &Axis| matches!(&axis.label, Some(Label::Index { frame: owner, .. }) if *owner != frame);
+        match value {
+            Value::Tensor(tensor) if !tensor.axes.iter().any(foreign) => Ok(Value::Tensor(tensor.closed())),
+            Value::Product(factors) if !factors.iter().flat_map(|factor| &factor.axes).any(foreign) => {
+                self.multiply_out(factors, span).map(|tensor| Value::Tensor(tensor.closed()))
+            }
+            other => Ok(other),
         }
     }
 

@@ -91,6 +91,8 @@ pub(super) struct Evaluator<'p> {
     pub outputs: Vec<(String, Tensor)>,
     /// The parameter that is being updated.
     pub updating: Option<Updating>,
+    /// Number of the update and horizon, once the graph has them.
+    pub clock: Option<[Value; 2]>,
     /// Values of constants; `None` while one is being evaluated.
     pub consts: BTreeMap<usize, Option<Value>>,
     diagnostics: Vec<Diagnostic>,
@@ -113,6 +115,7 @@ impl<'p> Evaluator<'p> {
             extents: vec![Extents::new()],
             outputs: Vec::new(),
             updating: None,
+            clock: None,
             consts: BTreeMap::new(),
             diagnostics: Vec::new(),
             next_frame: 0,
@@ -128,6 +131,7 @@ impl<'p> Evaluator<'p> {
         self.work = 0;
         self.registry.begin_graph();
         self.outputs.clear();
+        self.clock = None;
         std::mem::replace(&mut self.graph, Graph::new(name))
     }
 

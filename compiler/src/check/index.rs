@@ -301,13 +301,13 @@ impl Evaluator<'_> {
         )
     }
 
-    /// Extent of an index: in the present statement, or else of the dim that has its name.
+    /// Extent of an index: in the open statements, or else of the dim that has its name.
     pub(super) fn extent(&self, label: &Label) -> Option<(u64, Option<Span>)> {
-        if let Some((extent, place)) = self.extents.last()?.get(label) {
+        if let Some((extent, place)) = self.extents.iter().rev().find_map(|table| table.get(label)) {
             return Some((*extent, Some(*place)));
         }
         let Label::Index { frame, name } = label else { return None };
-        let frame = self.frames.last().filter(|open| open.id == *frame)?;
+        let frame = self.frames.iter().rev().find(|open| open.id == *frame)?;
         match frame.names.get(&**name) {
             Some(Value::Number(number)) if number.dim => Some((number.value as u64, None)),
             _ => None,

@@ -12,7 +12,9 @@ use std::collections::BTreeSet;
 pub(super) fn findings(library: &Library, map: &SourceMap) -> Vec<Diagnostic> {
     let _ = map;
     let mut findings = Vec::new();
-    let mut mentioned = BTreeSet::new();
+    let mut blocks = Names::default();
+    library.trains.iter().chain(&library.data).for_each(|block| blocks.clauses(&block.clauses));
+    let mut mentioned = blocks.used;
     for definition in &library.definitions {
         if library.is_std(definition.name.span.file) {
             continue;
@@ -20,12 +22,15 @@ pub(super) fn findings(library: &Library, map: &SourceMap) -> Vec<Diagnostic> {
         let mut names = Names::of(definition);
         names.definition(definition);
         findings.extend(names.unknown(library));
+        if definition.kind == DefinitionKind::Model {
+            // The loss and the metrics see a model's inputs.
+            names.used.extend(mentioned.iter().cloned());
+        }
         findings.extend(names.unused(definition));
         mentioned.append(&mut names.used);
     }
     let mut names = Names::default();
     library.consts.iter().for_each(|constant| names.expression(&constant.value));
-    library.trains.iter().chain(&library.data).for_each(|block| names.clauses(&block.clauses));
     mentioned.append(&mut names.used);
     findings.extend(unused_constants(library, &mentioned));
     findings

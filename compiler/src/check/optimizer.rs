@@ -51,6 +51,9 @@ pub(super) struct Update {
 impl Evaluator<'_> {
     /// The number of this update, counted from 1, and the horizon, as `t` and `T`.
     pub(super) fn clock(&mut self, span: Span) -> Checked<[Value; 2]> {
+        if let Some(clock) = &self.clock {
+            return Ok(clock.clone());
+        }
         let scalar = |node| Value::Tensor(Tensor { node, axes: Vec::new(), position: false });
         let step = self.add(Op::Control(ControlField::Step), &[], span)?;
         let step = self.add(Op::ToFloat, &[step], span)?;
@@ -58,7 +61,9 @@ impl Evaluator<'_> {
         let t = self.add(Op::Binary(Binary::Add), &[step, one], span)?;
         let steps = self.add(Op::Control(ControlField::Steps), &[], span)?;
         let horizon = self.add(Op::ToFloat, &[steps], span)?;
-        Ok([scalar(t), scalar(horizon)])
+        let clock = [scalar(t), scalar(horizon)];
+        self.clock = Some(clock.clone());
+        Ok(clock)
     }
 
     /// Adds the update of a parameter to the graph.

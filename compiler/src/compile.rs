@@ -111,7 +111,12 @@ impl Compilation {
                 .sum(),
             flops_per_step: self.flops_per_step(),
             peak_bytes: self.plan.arena_bytes,
-            launches_per_step: self.plan.entries.iter().find(|entry| entry.name == "step").map_or(0, |entry| entry.launches.len()),
+            launches_per_step: self
+                .plan
+                .entries
+                .iter()
+                .find(|entry| entry.name == "step")
+                .map_or(0, |entry| entry.launches.len()),
             distinct_kernels: self.plan.kernels.len(),
             e_nodes: self.entries.iter().map(|(_, rewritten)| rewritten.report.e_nodes()).sum(),
             phases: 1,
@@ -169,10 +174,7 @@ fn rewrite_entries(program: &Program) -> Vec<(&'static str, Rewritten)> {
         ("generate", program.generate.as_ref()),
     ];
     let options = rewrite_options(program);
-    graphs
-        .into_iter()
-        .filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, &options))))
-        .collect()
+    graphs.into_iter().filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, &options)))).collect()
 }
 
 fn timed<T>(milliseconds: &mut BTreeMap<&'static str, f64>, stage: &'static str, work: impl FnOnce() -> T) -> T {

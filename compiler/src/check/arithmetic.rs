@@ -85,8 +85,11 @@ impl Evaluator<'_> {
             BinaryOp::Equal => Ok(Value::truth(equal)),
             BinaryOp::NotEqual => Ok(Value::truth(!equal)),
             _ => self.fail(
-                Diagnostic::error("E0304", span, "this is not arithmetic on numbers or tensors")
-                    .label(format!("{} and {}", a.describe(), b.describe())),
+                Diagnostic::error("E0304", span, "this is not arithmetic on numbers or tensors").label(format!(
+                    "{} and {}",
+                    a.describe(),
+                    b.describe()
+                )),
             ),
         }
     }
@@ -138,18 +141,19 @@ impl Evaluator<'_> {
     fn covers(&self, value: &Value, other: &Value) -> bool {
         let Value::Tensor(tensor) = value else { return false };
         let float = self.graph.node(tensor.node).ty.dtype == DType::F32;
-        float && match other {
-            Value::Number(_) => true,
-            Value::Tensor(other) if other.axes.is_empty() => true,
-            Value::Tensor(other) if tensor.is_indexed() && other.is_indexed() => {
-                other.axes.iter().zip(self.shape(other)).all(|(axis, extent)| {
-                    let own = axis.label.as_ref().and_then(|label| tensor.axis_of(label));
-                    own.is_some_and(|own| self.graph.shape(tensor.node)[own] == extent)
-                })
+        float
+            && match other {
+                Value::Number(_) => true,
+                Value::Tensor(other) if other.axes.is_empty() => true,
+                Value::Tensor(other) if tensor.is_indexed() && other.is_indexed() => {
+                    other.axes.iter().zip(self.shape(other)).all(|(axis, extent)| {
+                        let own = axis.label.as_ref().and_then(|label| tensor.axis_of(label));
+                        own.is_some_and(|own| self.graph.shape(tensor.node)[own] == extent)
+                    })
+                }
+                Value::Tensor(other) => self.shape(tensor).ends_with(&self.shape(other)),
+                _ => false,
             }
-            Value::Tensor(other) => self.shape(tensor).ends_with(&self.shape(other)),
-            _ => false,
-        }
     }
 
     /// Zeros in place of a tensor.
@@ -272,9 +276,13 @@ impl Evaluator<'_> {
             Value::Number(number) => {
                 if !matches!(number.unit, Unit::None | Unit::Percent) {
                     return self.fail(
-                        Diagnostic::error("E0405", span, "a number with this unit is not part of arithmetic on tensors")
-                            .label(format!("`{}` has a unit", unit_suffix(number.unit).trim()))
-                            .help("write a bare number"),
+                        Diagnostic::error(
+                            "E0405",
+                            span,
+                            "a number with this unit is not part of arithmetic on tensors",
+                        )
+                        .label(format!("`{}` has a unit", unit_suffix(number.unit).trim()))
+                        .help("write a bare number"),
                     );
                 }
                 let node = self.add(Op::constant(number.plain()), &[], span)?;

@@ -292,9 +292,10 @@ impl Evaluator<'_> {
 
     /// Whether a model is under construction, as opposed to an optimizer or a schedule.
     fn in_network(&self) -> bool {
-        self.frames.iter().filter_map(|frame| frame.definition).any(|id| {
-            matches!(self.library.definition(id).kind, DefinitionKind::Model | DefinitionKind::Layer)
-        })
+        self.frames
+            .iter()
+            .filter_map(|frame| frame.definition)
+            .any(|id| matches!(self.library.definition(id).kind, DefinitionKind::Model | DefinitionKind::Layer))
     }
 
     fn unrolled(&mut self, count: u64, component: &str, body: &[Statement]) -> Checked<()> {
@@ -363,9 +364,10 @@ impl Evaluator<'_> {
         }
         let before = shape_shown(&start.axes, &self.shape(start));
         let after = shape_shown(&next.axes, &self.shape(next));
-        let error = Diagnostic::error("E0507", span, format!("`{name}` changes its shape from one repetition to the next"))
-            .label(format!("{before} goes in, {after} comes out"))
-            .help("assign a value of the same shape, or use another name inside");
+        let error =
+            Diagnostic::error("E0507", span, format!("`{name}` changes its shape from one repetition to the next"))
+                .label(format!("{before} goes in, {after} comes out"))
+                .help("assign a value of the same shape, or use another name inside");
         self.fail(error)
     }
 }

@@ -158,7 +158,8 @@ impl Evaluator<'_> {
             match slot {
                 Some(slot) => values[slot] = Some(given.value),
                 None => {
-                    let error = Diagnostic::error("E0212", given.span, format!("`{}` has no such argument", builtin.name));
+                    let error =
+                        Diagnostic::error("E0212", given.span, format!("`{}` has no such argument", builtin.name));
                     return self.fail(error.label(format!("it takes {}", listed(builtin.parameters.iter().copied()))));
                 }
             }
@@ -182,7 +183,8 @@ impl Evaluator<'_> {
         };
         let mut values = given.into_iter().map(|given| given.value);
         let Some(first) = values.next() else {
-            return self.fail(Diagnostic::error("E0211", span, "expected a tensor").help("write what is to be reduced"));
+            return self
+                .fail(Diagnostic::error("E0211", span, "expected a tensor").help("write what is to be reduced"));
         };
         if values.len() == 0 {
             return self.reduce(kind, axes, first, span);
@@ -197,7 +199,8 @@ impl Evaluator<'_> {
     /// `index(i)`: the value of an index variable.
     fn index_value(&mut self, arguments: &[Argument], span: Span) -> Checked<Value> {
         let [Argument { name: None, value }] = arguments else {
-            return self.fail(Diagnostic::error("E0211", span, "`index` needs the name of an index").help("write `index(t)`"));
+            return self
+                .fail(Diagnostic::error("E0211", span, "`index` needs the name of an index").help("write `index(t)`"));
         };
         let ExprKind::Name(name) = &value.kind else {
             return self.fail(Diagnostic::error("E0211", value.span, "expected the name of an index"));
@@ -372,8 +375,13 @@ impl Evaluator<'_> {
                     .help("write for example `next(tokens)`"),
             );
         };
-        let Ok(Value::Tensor(tensor)) = self.lookup(&input.name, span) else { return self.fail(
-            Diagnostic::error("E0708", span, format!("`{}` is not the input itself here", input.name))) };
+        let Ok(Value::Tensor(tensor)) = self.lookup(&input.name, span) else {
+            return self.fail(Diagnostic::error(
+                "E0708",
+                span,
+                format!("`{}` is not the input itself here", input.name),
+            ));
+        };
         let ty = TensorType { dtype: input.dtype, shape: self.shape(&tensor) };
         if ty.shape.len() < 2 {
             let error = Diagnostic::error("E0708", span, "`next` needs an input with positions")

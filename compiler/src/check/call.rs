@@ -61,7 +61,9 @@ impl Evaluator<'_> {
         let (problem, mend) = match kind {
             DefinitionKind::Function => return Ok(()),
             DefinitionKind::Layer if self.registry.places.len() > 1 || self.in_model() => return Ok(()),
-            DefinitionKind::Layer => ("is a layer and has parameters; layers belong into models", "use a function here"),
+            DefinitionKind::Layer => {
+                ("is a layer and has parameters; layers belong into models", "use a function here")
+            }
             DefinitionKind::Model => ("is a model", "name it in the `model` clause of `train`"),
             DefinitionKind::Optimizer => ("is an optimizer", "name it in the `optimizer` clause of `train`"),
             DefinitionKind::Schedule => ("is a schedule", "name it in the `schedule` clause of `train`"),
@@ -145,7 +147,8 @@ impl Evaluator<'_> {
     pub(super) fn bind(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Checked<()> {
         let slots = self.slots(definition, given, span)?;
         let pairs: Vec<(&Parameter, Option<Given>)> = definition.parameters.iter().zip(slots).collect();
-        let (tensors, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(parameter, _)| parameter.tensor.is_some());
+        let (tensors, others): (Vec<_>, Vec<_>) =
+            pairs.into_iter().partition(|(parameter, _)| parameter.tensor.is_some());
         let mut defaults = Vec::new();
         for (parameter, given) in others {
             match given {
@@ -211,12 +214,20 @@ impl Evaluator<'_> {
 
     fn no_such_argument<T>(&mut self, definition: &Definition, given: &Given) -> Checked<T> {
         let name = &definition.name.text;
-        let parameters: Vec<&str> = definition.parameters.iter().map(|parameter| parameter.name.text.as_str()).collect();
-        let takes = if parameters.is_empty() { "it takes none".to_string() } else { format!("it takes {}", listed(parameters.iter().copied())) };
+        let parameters: Vec<&str> =
+            definition.parameters.iter().map(|parameter| parameter.name.text.as_str()).collect();
+        let takes = if parameters.is_empty() {
+            "it takes none".to_string()
+        } else {
+            format!("it takes {}", listed(parameters.iter().copied()))
+        };
         let error = match &given.name {
-            None => Diagnostic::error("E0212", given.span, format!("too many arguments for `{name}`")).help("remove it"),
+            None => {
+                Diagnostic::error("E0212", given.span, format!("too many arguments for `{name}`")).help("remove it")
+            }
             Some(written) => {
-                let error = Diagnostic::error("E0212", written.span, format!("`{name}` has no argument `{}`", written.text));
+                let error =
+                    Diagnostic::error("E0212", written.span, format!("`{name}` has no argument `{}`", written.text));
                 match closest(&written.text, parameters.iter().copied()) {
                     Some(other) => error.replace(written.span, other, format!("did you mean `{other}`?")),
                     None => error.help("remove it, or correct its name"),
@@ -227,14 +238,24 @@ impl Evaluator<'_> {
     }
 
     /// A tensor argument: element type and shape are checked, dims bound.
-    fn typed(&mut self, definition: &Definition, parameter: &Parameter, ty: &TensorType, given: Given) -> Checked<Tensor> {
+    fn typed(
+        &mut self,
+        definition: &Definition,
+        parameter: &Parameter,
+        ty: &TensorType,
+        given: Given,
+    ) -> Checked<Tensor> {
         let place = given.span;
         let tensor = match given.value {
             Value::Tensor(_) | Value::Product(_) | Value::Number(_) => self.operand(given.value, place)?.closed(),
             Value::Unknown => return Err(Failed),
             other => {
                 let (name, found) = (&parameter.name.text, other.describe());
-                let error = Diagnostic::error("E0304", place, format!("`{}` needs a tensor for `{name}`", definition.name.text));
+                let error = Diagnostic::error(
+                    "E0304",
+                    place,
+                    format!("`{}` needs a tensor for `{name}`", definition.name.text),
+                );
                 return self.fail(error.label(format!("found {found}")).also(ty.span, "declared here"));
             }
         };
@@ -269,12 +290,17 @@ impl Evaluator<'_> {
         if !ty.integer && tensor.position {
             return self.float(tensor, place);
         }
-        let (wanted, found) = if ty.integer { ("integers", "floating-point numbers") } else { ("floating-point numbers", "integers") };
+        let (wanted, found) =
+            if ty.integer { ("integers", "floating-point numbers") } else { ("floating-point numbers", "integers") };
         let (name, argument) = (&definition.name.text, &parameter.name.text);
         let error = Diagnostic::error("E0303", place, format!("`{name}` needs {wanted} for `{argument}`"))
             .label(format!("this holds {found}"))
             .also(ty.span, "declared here")
-            .help(if ty.integer { "use an input declared as `int[...]`" } else { "look the integers up with `embedding`, or convert them with `float(...)`" });
+            .help(if ty.integer {
+                "use an input declared as `int[...]`"
+            } else {
+                "look the integers up with `embedding`, or convert them with `float(...)`"
+            });
         self.fail(error)
     }
 

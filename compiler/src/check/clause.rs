@@ -92,8 +92,9 @@ impl Evaluator<'_> {
         if value.fract() == 0.0 && range.contains(&value) {
             return Ok(value as u64);
         }
-        let error = Diagnostic::error("E0704", span, format!("{what} must be a whole number of at least {}", range.start()))
-            .label(format!("this is {value}"));
+        let error =
+            Diagnostic::error("E0704", span, format!("{what} must be a whole number of at least {}", range.start()))
+                .label(format!("this is {value}"));
         let error = if value > *range.end() { error.note(format!("the largest is {}", range.end())) } else { error };
         self.fail(error.help("correct the number"))
     }
@@ -148,10 +149,14 @@ pub(super) fn after<'w>(words: &'w [Word], name: &str) -> Option<&'w Expr> {
 
 fn not_yet(clause: &Clause) -> Diagnostic {
     let word = &clause.keyword.text;
-    Diagnostic::error("E0790", clause.keyword.span, format!("`{word}` is not implemented in this version of the compiler"))
-        .label("a training method of the language")
-        .note("the program is refused rather than trained without it")
-        .help("remove the clause to train without the method")
+    Diagnostic::error(
+        "E0790",
+        clause.keyword.span,
+        format!("`{word}` is not implemented in this version of the compiler"),
+    )
+    .label("a training method of the language")
+    .note("the program is refused rather than trained without it")
+    .help("remove the clause to train without the method")
 }
 
 fn unknown_clause(clause: &Clause, what: &str, known: &[&str]) -> Diagnostic {

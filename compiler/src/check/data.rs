@@ -87,19 +87,26 @@ impl Evaluator<'_> {
                 Ok((Source::Text { paths, tokenizer }, vec![field]))
             }
             "jsonl" => {
-                let Some(member) = after(&clause.words, "member") else { return self.malformed(clause, "expected `member` and its name") };
+                let Some(member) = after(&clause.words, "member") else {
+                    return self.malformed(clause, "expected `member` and its name");
+                };
                 let member = self.text_value(member)?;
                 let tokenizer = self.tokenizer(block, clause)?;
                 let field = token_field(&tokenizer, clause.span);
                 Ok((Source::Jsonl { paths, member, tokenizer }, vec![field]))
             }
             "tokens" => {
-                let Some(width) = after(&clause.words, "width") else { return self.malformed(clause, "expected `width` and the bytes per token") };
+                let Some(width) = after(&clause.words, "width") else {
+                    return self.malformed(clause, "expected `width` and the bytes per token");
+                };
                 let bytes = self.count(width, "the bytes per token", 2.0..=4.0)?;
                 if bytes == 3 {
-                    return self.fail(Diagnostic::error("E0704", width.span, "tokens have 2 or 4 bytes").help("write `width 2`"));
+                    return self.fail(
+                        Diagnostic::error("E0704", width.span, "tokens have 2 or 4 bytes").help("write `width 2`"),
+                    );
                 }
-                let field = Field { name: "tokens".into(), integers: Some(true), below: None, width: None, span: clause.span };
+                let field =
+                    Field { name: "tokens".into(), integers: Some(true), below: None, width: None, span: clause.span };
                 Ok((Source::Tokens { paths, width: bytes as u8 }, vec![field]))
             }
             "csv" => self.csv(paths, block),
@@ -110,7 +117,9 @@ impl Evaluator<'_> {
     /// The paths behind a keyword; words like `width 2` may follow.
     fn paths(&mut self, clause: &Clause) -> Checked<Vec<String>> {
         let end = clause.words.iter().position(|word| word_of(word).is_some()).unwrap_or(clause.words.len());
-        let Some(items) = list_of(&clause.words[..end]) else { return self.malformed(clause, "expected paths in quotes, separated by commas") };
+        let Some(items) = list_of(&clause.words[..end]) else {
+            return self.malformed(clause, "expected paths in quotes, separated by commas");
+        };
         items.into_iter().map(|item| self.text_value(item)).collect()
     }
 
@@ -147,7 +156,9 @@ impl Evaluator<'_> {
     fn field_clauses(&mut self, block: &ClauseBlock) -> Checked<Vec<(Name, Expr)>> {
         let mut fields = Vec::new();
         for clause in block.clauses.iter().filter(|clause| clause.keyword.text == "field") {
-            let [Word::Setting(name, expr)] = &clause.words[..] else { return self.malformed(clause, "expected `name = ...`") };
+            let [Word::Setting(name, expr)] = &clause.words[..] else {
+                return self.malformed(clause, "expected `name = ...`");
+            };
             fields.push((name.clone(), expr.clone()));
         }
         Ok(fields)
@@ -215,7 +226,9 @@ impl Evaluator<'_> {
         for (name, expr) in self.field_clauses(block)? {
             let member = match &expr.kind {
                 ExprKind::Text(member) => member.clone(),
-                _ => return self.fail(Diagnostic::error("E0603", expr.span, "expected the name of a member in quotes")),
+                _ => {
+                    return self.fail(Diagnostic::error("E0603", expr.span, "expected the name of a member in quotes"));
+                }
             };
             members.push((name.text.clone(), member));
             fields.push(Field { name: name.text, integers: None, below: None, width: None, span: name.span });
@@ -235,7 +248,13 @@ impl Evaluator<'_> {
                 None => None,
             };
             hashed.push(HashField { name: name.text.clone(), stream, below });
-            fields.push(Field { name: name.text, integers: Some(below.is_some()), below, width: None, span: name.span });
+            fields.push(Field {
+                name: name.text,
+                integers: Some(below.is_some()),
+                below,
+                width: None,
+                span: name.span,
+            });
         }
         self.some_fields(&fields, block)?;
         Ok((Source::Hash { fields: hashed }, fields))
@@ -293,9 +312,22 @@ impl Evaluator<'_> {
             Diagnostic::error(id, place, message).label(inside).also(field.span, outside)
         };
         if field.integers.is_some_and(|integers| integers != (input.dtype == DType::I32)) {
-            let kinds = if input.dtype == DType::I32 { ("integers", "floating-point numbers") } else { ("floating-point numbers", "integers") };
-            let error = mismatch("E0606", format!("`{name}` takes {}, the data gives {}", kinds.0, kinds.1), "the input".into(), "the field".into());
-            let help = if input.dtype == DType::I32 { "give the field a bound: `hash(stream, below = 10)`" } else { "declare the input as `int[...]`" };
+            let kinds = if input.dtype == DType::I32 {
+                ("integers", "floating-point numbers")
+            } else {
+                ("floating-point numbers", "integers")
+            };
+            let error = mismatch(
+                "E0606",
+                format!("`{name}` takes {}, the data gives {}", kinds.0, kinds.1),
+                "the input".into(),
+                "the field".into(),
+            );
+            let help = if input.dtype == DType::I32 {
+                "give the field a bound: `hash(stream, below = 10)`"
+            } else {
+                "declare the input as `int[...]`"
+            };
             return self.report(error.help(help));
         }
         if let Some(width) = field.width.filter(|width| *width != per_sample) {
@@ -323,7 +355,8 @@ impl Evaluator<'_> {
     /// Finds the exclusive bounds of integer inputs: rows of the tables that they are looked up in, and numbers of
     /// classes that they are compared with.
     pub(super) fn bound_inputs(&mut self) {
-        let nodes: Vec<(u32, NodeId)> = self.registry.input_nodes().iter().map(|(index, node)| (*index, *node)).collect();
+        let nodes: Vec<(u32, NodeId)> =
+            self.registry.input_nodes().iter().map(|(index, node)| (*index, *node)).collect();
         for (index, node) in nodes {
             if self.registry.inputs[index as usize].dtype == DType::I32 {
                 let bound = self.bound(node);
@@ -339,7 +372,9 @@ impl Evaluator<'_> {
             match &self.graph.node(user).op {
                 Op::Gather if operands[1] == node => self.graph.shape(operands[0]).first().copied(),
                 Op::Broadcast { .. } | Op::Reshape { .. } | Op::Permute { .. } => self.bound(user),
-                Op::Binary(Binary::Equal) => operands.iter().find(|&&other| other != node).and_then(|&other| self.classes(other)),
+                Op::Binary(Binary::Equal) => {
+                    operands.iter().find(|&&other| other != node).and_then(|&other| self.classes(other))
+                }
                 _ => None,
             }
         });
@@ -350,7 +385,9 @@ impl Evaluator<'_> {
     fn classes(&self, node: NodeId) -> Option<u64> {
         match &self.graph.node(node).op {
             Op::Iota { axis, shape } => Some(shape[*axis]),
-            Op::Broadcast { .. } | Op::Reshape { .. } | Op::Permute { .. } => self.classes(self.graph.operands(node)[0]),
+            Op::Broadcast { .. } | Op::Reshape { .. } | Op::Permute { .. } => {
+                self.classes(self.graph.operands(node)[0])
+            }
             _ => None,
         }
     }

@@ -175,9 +175,11 @@ impl<'p> Evaluator<'p> {
             }
             let label = crate::diagnostic::Label { span: call, text: format!("in this use of `{name}`") };
             finding.labels.insert(0, label);
-            if finding.suggestion.as_ref().is_some_and(|mend| {
-                mend.edit.as_ref().is_some_and(|(span, _)| self.library.is_std(span.file))
-            }) {
+            if finding
+                .suggestion
+                .as_ref()
+                .is_some_and(|mend| mend.edit.as_ref().is_some_and(|(span, _)| self.library.is_std(span.file)))
+            {
                 finding.suggestion = None;
             }
         }

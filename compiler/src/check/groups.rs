@@ -79,7 +79,9 @@ impl Evaluator<'_> {
         let mut selectors = Vec::new();
         for item in items {
             match &item.kind {
-                ExprKind::Name(name) => selectors.push(Selector { text: name.clone(), pattern: false, span: item.span }),
+                ExprKind::Name(name) => {
+                    selectors.push(Selector { text: name.clone(), pattern: false, span: item.span })
+                }
                 ExprKind::Text(text) => selectors.push(Selector { text: text.clone(), pattern: true, span: item.span }),
                 _ => return self.malformed(clause, "expected roles, or paths in quotes, separated by commas"),
             }
@@ -94,9 +96,13 @@ impl Evaluator<'_> {
         let mut groups = Vec::new();
         for clause in inner.chain(outer) {
             if clause.keyword.text != "group" {
-                let error = Diagnostic::error("E0701", clause.keyword.span, format!("an optimizer has no clause `{}`", clause.keyword.text))
-                    .label("expected `group`")
-                    .help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument");
+                let error = Diagnostic::error(
+                    "E0701",
+                    clause.keyword.span,
+                    format!("an optimizer has no clause `{}`", clause.keyword.text),
+                )
+                .label("expected `group`")
+                .help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument");
                 return self.fail(error);
             }
             groups.push(self.group(clause, used)?);
@@ -106,17 +112,23 @@ impl Evaluator<'_> {
 
     fn group(&mut self, clause: &Clause, used: &Use) -> Checked<Group> {
         let selectors = self.selectors(clause)?;
-        let mut group = Group { selectors, rate: None, optimizer: None, arguments: Vec::new(), freeze: false, span: clause.keyword.span };
+        let mut group = Group {
+            selectors,
+            rate: None,
+            optimizer: None,
+            arguments: Vec::new(),
+            freeze: false,
+            span: clause.keyword.span,
+        };
         let Some(inner) = &clause.block else { return self.malformed(clause, "expected what is different, in braces") };
         for setting in inner {
             match (setting.keyword.text.as_str(), &setting.words[..]) {
                 ("freeze", []) => group.freeze = true,
                 ("optimizer", _) => group.optimizer = Some(self.used(setting, DefinitionKind::Optimizer)?),
                 ("rate", [Word::Mark('=', _), Word::Value(value)]) => group.rate = Some(self.rate_of(value)?),
-                (_, [Word::Mark('=', _), Word::Value(value)]) => group.arguments.push(Argument {
-                    name: Some(setting.keyword.clone()),
-                    value: value.clone(),
-                }),
+                (_, [Word::Mark('=', _), Word::Value(value)]) => {
+                    group.arguments.push(Argument { name: Some(setting.keyword.clone()), value: value.clone() })
+                }
                 _ => return self.malformed(setting, "expected `name = value`, `optimizer ...` or `freeze`"),
             }
         }
@@ -127,7 +139,8 @@ impl Evaluator<'_> {
     fn rate_of(&mut self, value: &Expr) -> Checked<Rate> {
         let number = self.quantity(value, "the rate of a group", &[Unit::None, Unit::Times])?;
         if number.value < 0.0 {
-            let error = Diagnostic::error("E0704", value.span, "a rate cannot be negative").help("write for example `rate = 0.5x`");
+            let error = Diagnostic::error("E0704", value.span, "a rate cannot be negative")
+                .help("write for example `rate = 0.5x`");
             return self.fail(error);
         }
         Ok(match number.unit {
@@ -138,7 +151,8 @@ impl Evaluator<'_> {
 
     fn known_hyperparameters(&mut self, group: &Group, used: &Use) -> Checked<()> {
         let definition = self.library.definition(group.optimizer.as_ref().unwrap_or(used).definition);
-        let known: Vec<&str> = definition.parameters.iter().filter(|p| p.tensor.is_none()).map(|p| p.name.text.as_str()).collect();
+        let known: Vec<&str> =
+            definition.parameters.iter().filter(|p| p.tensor.is_none()).map(|p| p.name.text.as_str()).collect();
         for argument in &group.arguments {
             let Some(name) = &argument.name else { continue };
             if known.contains(&name.text.as_str()) {

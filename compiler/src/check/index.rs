@@ -117,9 +117,13 @@ impl Evaluator<'_> {
             if axes[..i].iter().any(|earlier| earlier.label == axis.label) {
                 let name = axis.label.as_ref().map_or("..", Label::shown).to_string();
                 return self.fail(
-                    Diagnostic::error("E0307", axis.span.unwrap_or(span), format!("the index `{name}` stands twice here"))
-                        .label("diagonals cannot be written this way")
-                        .help("use two indices, and `if index(i) == index(j) then ... else 0` to pick the diagonal"),
+                    Diagnostic::error(
+                        "E0307",
+                        axis.span.unwrap_or(span),
+                        format!("the index `{name}` stands twice here"),
+                    )
+                    .label("diagonals cannot be written this way")
+                    .help("use two indices, and `if index(i) == index(j) then ... else 0` to pick the diagonal"),
                 );
             }
         }
@@ -425,8 +429,12 @@ impl Evaluator<'_> {
         match &expr.kind {
             ExprKind::Index { base, entries } => self.scan_index(base, entries),
             ExprKind::Name(name) => self.scan_name(name),
-            ExprKind::Call { arguments, .. } => arguments.iter().for_each(|argument| self.scan_extents(&argument.value)),
-            ExprKind::Arrange { value, .. } | ExprKind::Group(value) | ExprKind::Unary(_, value) => self.scan_extents(value),
+            ExprKind::Call { arguments, .. } => {
+                arguments.iter().for_each(|argument| self.scan_extents(&argument.value))
+            }
+            ExprKind::Arrange { value, .. } | ExprKind::Group(value) | ExprKind::Unary(_, value) => {
+                self.scan_extents(value)
+            }
             ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| self.scan_extents(side)),
             ExprKind::If { condition, then, otherwise } => {
                 [condition, then, otherwise].into_iter().for_each(|part| self.scan_extents(part));
@@ -484,7 +492,8 @@ impl Evaluator<'_> {
         let name = label.shown().to_string();
         let error = Diagnostic::error("E0310", span, format!("no axis of this tensor has the index `{name}`"));
         let error = if tensor.is_indexed() && !tensor.axes.is_empty() {
-            let names: Vec<&str> = tensor.axes.iter().filter_map(|axis| axis.label.as_ref().map(Label::shown)).collect();
+            let names: Vec<&str> =
+                tensor.axes.iter().filter_map(|axis| axis.label.as_ref().map(Label::shown)).collect();
             error.label(format!("its indices are [{}]", names.join(", ")))
         } else {
             let shape = self.shape(tensor);

@@ -258,11 +258,16 @@ impl Library {
             clause.words = vec![Word::Value(setting.value)];
             return Ok(());
         }
-        let own = self.user.iter().filter(|(_, (entity, _))| matches!(entity, Entity::Const(_))).map(|(name, _)| name.as_str());
+        let own = self
+            .user
+            .iter()
+            .filter(|(_, (entity, _))| matches!(entity, Entity::Const(_)))
+            .map(|(name, _)| name.as_str());
         let known: Vec<&str> = own.chain(super::train::SETTABLE).collect();
         let place = Span { file, start: name.span.start, end: name.span.end };
         let _ = root;
-        let error = Diagnostic::error("E0204", place, format!("`--set {}`: the program has no such constant", name.text));
+        let error =
+            Diagnostic::error("E0204", place, format!("`--set {}`: the program has no such constant", name.text));
         Err(match suggest::closest(&name.text, known.iter().copied()) {
             Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
             None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),

@@ -66,7 +66,11 @@ pub fn import_failed(span: Span, path: &str, reason: &str) -> Diagnostic {
 ///
 /// # Errors
 /// All findings, if one of them is an error.
-pub fn check(sources: &mut dyn Sources, root: FileId, settings: &[(String, String)]) -> Result<Program, Vec<Diagnostic>> {
+pub fn check(
+    sources: &mut dyn Sources,
+    root: FileId,
+    settings: &[(String, String)],
+) -> Result<Program, Vec<Diagnostic>> {
     let (mut library, errors) = Library::load(sources, root);
     if !errors.is_empty() {
         return Err(errors);

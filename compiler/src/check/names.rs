@@ -1,10 +1,13 @@
 //! What can be said of a program's names without running it: unknown ones, and ones that nothing uses.
 
-use super::{builtin, library::{Library, unknown_name}};
+use super::{
+    builtin,
+    library::{Library, unknown_name},
+};
 use crate::{
     diagnostic::Diagnostic,
     source::{SourceMap, Span},
-    syntax::tree::{Definition, DefinitionKind, Dim, Expr, ExprKind, IndexEntry, Name, Statement, Word, Clause},
+    syntax::tree::{Clause, Definition, DefinitionKind, Dim, Expr, ExprKind, IndexEntry, Name, Statement, Word},
 };
 use std::collections::BTreeSet;
 
@@ -157,7 +160,9 @@ impl Names {
                 self.expression(base);
                 entries.iter().for_each(|entry| self.entry(entry));
             }
-            ExprKind::Arrange { value, .. } | ExprKind::Unary(_, value) | ExprKind::Group(value) => self.expression(value),
+            ExprKind::Arrange { value, .. } | ExprKind::Unary(_, value) | ExprKind::Group(value) => {
+                self.expression(value)
+            }
             ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| self.expression(side)),
             ExprKind::If { condition, then, otherwise } => {
                 [condition, then, otherwise].into_iter().for_each(|part| self.expression(part));
@@ -193,7 +198,9 @@ impl Names {
         self.places
             .iter()
             .filter(|(name, span)| {
-                !self.defined.contains(name) && library.find(name, span.file).is_none() && !builtins.contains(&name.as_str())
+                !self.defined.contains(name)
+                    && library.find(name, span.file).is_none()
+                    && !builtins.contains(&name.as_str())
             })
             .map(|(name, span)| unknown_name(library, name, *span, &locals, &builtins))
             .collect()
@@ -216,7 +223,9 @@ impl Names {
             match statement {
                 Statement::Input { name, .. } if !self.is_used(name) => findings.push(unused("the input", name)),
                 Statement::Assign { targets, .. } => {
-                    findings.extend(targets.iter().filter(|name| !self.is_used(name)).map(|name| unused("the value", name)));
+                    findings.extend(
+                        targets.iter().filter(|name| !self.is_used(name)).map(|name| unused("the value", name)),
+                    );
                 }
                 Statement::Repeat { body, .. } => self.unused_in(body, findings),
                 _ => {}

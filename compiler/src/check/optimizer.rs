@@ -127,7 +127,8 @@ impl Evaluator<'_> {
             .collect();
         for (expr, &extent) in names.iter().zip(extents) {
             if let ExprKind::Name(name) = &expr.kind {
-                let number = Number { value: extent as f64, unit: Unit::None, name: Some(Rc::from(name.as_str())), dim: true };
+                let number =
+                    Number { value: extent as f64, unit: Unit::None, name: Some(Rc::from(name.as_str())), dim: true };
                 self.frame().names.insert(name.clone(), Value::Number(number));
             }
         }
@@ -235,7 +236,8 @@ impl Evaluator<'_> {
 
     fn not_updatable<T>(&mut self, target: &Name, context: &Updating) -> Checked<T> {
         let known: Vec<&str> = context.states.iter().map(|(name, ..)| name.as_str()).chain(["p"]).collect();
-        let error = Diagnostic::error("E0514", target.span, format!("`{}` is neither a state nor the parameter", target.text));
+        let error =
+            Diagnostic::error("E0514", target.span, format!("`{}` is neither a state nor the parameter", target.text));
         let error = match super::suggest::closest(&target.text, known.iter().copied()) {
             Some(other) => error.replace(target.span, other, format!("did you mean `{other}`?")),
             None => error.help(format!("declare it: `state {} = 0`", target.text)),

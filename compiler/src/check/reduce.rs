@@ -105,15 +105,11 @@ impl Evaluator<'_> {
     }
 
     /// `sum[..](product) -> [order]` directly in that order; `None` if the value is not a sum over indices.
-    pub(super) fn arranged_sum(
-        &mut self,
-        value: &Expr,
-        axes: &[IndexEntry],
-        span: Span,
-    ) -> Checked<Option<Value>> {
+    pub(super) fn arranged_sum(&mut self, value: &Expr, axes: &[IndexEntry], span: Span) -> Checked<Option<Value>> {
         let ExprKind::Call { callee, axes: summed, arguments } = &value.kind else { return Ok(None) };
         let [argument] = &arguments[..] else { return Ok(None) };
-        let is_sum = matches!(self.lookup(&callee.text, callee.span)?, Value::Builtin(builtin) if builtin.name == "sum");
+        let is_sum =
+            matches!(self.lookup(&callee.text, callee.span)?, Value::Builtin(builtin) if builtin.name == "sum");
         if !is_sum || summed.is_empty() {
             return Ok(None);
         }
@@ -181,7 +177,8 @@ impl Evaluator<'_> {
         }
         let mut result = Vec::new();
         for tensor in tensors {
-            let lone = |axis: &Axis| axis.label.as_ref().is_some_and(|label| summed.contains(label) && uses[label] == 1);
+            let lone =
+                |axis: &Axis| axis.label.as_ref().is_some_and(|label| summed.contains(label) && uses[label] == 1);
             let axes: Vec<usize> = (0..tensor.axes.len()).filter(|&i| lone(&tensor.axes[i])).collect();
             let reduced = if axes.is_empty() {
                 Value::Tensor(tensor)
@@ -203,7 +200,9 @@ impl Evaluator<'_> {
         order: &[Label],
         span: Span,
     ) -> Checked<Tensor> {
-        let own = |x: &Tensor, y: &Tensor| x.axes.iter().any(|axis| y.axis_of(axis.label.as_ref().expect("indexed")).is_none());
+        let own = |x: &Tensor, y: &Tensor| {
+            x.axes.iter().any(|axis| y.axis_of(axis.label.as_ref().expect("indexed")).is_none())
+        };
         let (axes, _) = self.union(&[a.clone(), b.clone()], span)?;
         let vanishing: Vec<usize> =
             (0..axes.len()).filter(|&i| !keep(axes[i].label.as_ref().expect("indexed"))).collect();
@@ -212,7 +211,8 @@ impl Evaluator<'_> {
             let value = self.reduce_axes(Reduction::Sum, product, vanishing, span)?;
             return self.operand(value, span);
         }
-        let number = |label: &Option<Label>| axes.iter().position(|axis| axis.label == *label).expect("in the union") as u8;
+        let number =
+            |label: &Option<Label>| axes.iter().position(|axis| axis.label == *label).expect("in the union") as u8;
         let labels = |tensor: &Tensor| tensor.axes.iter().map(|axis| number(&axis.label)).collect::<Vec<u8>>();
         let kept = |axis: &&Axis| keep(axis.label.as_ref().expect("indexed"));
         let mut out: Vec<Axis> = axes.iter().filter(kept).cloned().collect();

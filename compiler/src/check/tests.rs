@@ -31,7 +31,8 @@ fn checked(text: &str, settings: &[(&str, &str)]) -> Result<Program, String> {
 
 #[test]
 fn linear_regression_becomes_a_step() {
-    let program = checked(include_str!("../../../dsl-examples/linear_regression.train"), &[]).unwrap_or_else(|e| panic!("{e}"));
+    let program =
+        checked(include_str!("../../../dsl-examples/linear_regression.train"), &[]).unwrap_or_else(|e| panic!("{e}"));
     let names: Vec<&str> = program.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     assert_eq!(names, ["linear.w", "linear.offset.bias"]);
     assert!(program.evaluate.is_some() && program.generate.is_none());

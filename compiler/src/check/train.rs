@@ -21,8 +21,23 @@ use trainc_runtime::artifact::DType;
 
 /// Clauses of `train`.
 const CLAUSES: [&str; 17] = [
-    "model", "data", "loss", "metric", "optimizer", "schedule", "steps", "batch", "precision", "seed", "evaluate",
-    "checkpoint", "keep", "clip", "memory", "freeze", "group",
+    "model",
+    "data",
+    "loss",
+    "metric",
+    "optimizer",
+    "schedule",
+    "steps",
+    "batch",
+    "precision",
+    "seed",
+    "evaluate",
+    "checkpoint",
+    "keep",
+    "clip",
+    "memory",
+    "freeze",
+    "group",
 ];
 
 /// Clauses whose value `--set` may override.
@@ -148,7 +163,8 @@ impl Evaluator<'_> {
             DefinitionKind::Layer => "layer",
             DefinitionKind::Function => "function",
         };
-        let error = Diagnostic::error("E0707", name.span, format!("there is no {word} `{}`", name.text)).label("not defined");
+        let error =
+            Diagnostic::error("E0707", name.span, format!("there is no {word} `{}`", name.text)).label("not defined");
         if self.library.needs_import(&name.text) {
             return self.fail(error.help("add `use std` at the top of the file"));
         }
@@ -164,13 +180,20 @@ impl Evaluator<'_> {
     fn data_of(&mut self, block: &ClauseBlock) -> Checked<Option<usize>> {
         let Some(clause) = clause_of(block, "data") else { return Ok(None) };
         let expr = self.single(clause)?;
-        let ExprKind::Name(name) = &expr.kind else { return self.malformed(clause, "expected the name of a data block") };
+        let ExprKind::Name(name) = &expr.kind else {
+            return self.malformed(clause, "expected the name of a data block");
+        };
         match self.library.find(name, expr.span.file) {
             Some(Entity::Data(index)) => Ok(Some(index)),
             _ => {
-                let known: Vec<&str> =
-                    self.library.data.iter().filter_map(|data| data.name.as_ref().map(|name| name.text.as_str())).collect();
-                let error = Diagnostic::error("E0707", expr.span, format!("there is no data block `{name}`")).label("not defined");
+                let known: Vec<&str> = self
+                    .library
+                    .data
+                    .iter()
+                    .filter_map(|data| data.name.as_ref().map(|name| name.text.as_str()))
+                    .collect();
+                let error = Diagnostic::error("E0707", expr.span, format!("there is no data block `{name}`"))
+                    .label("not defined");
                 let error = match closest(name, known.iter().copied()) {
                     Some(other) => error.replace(expr.span, other, format!("did you mean `{other}`?")),
                     None => error.help(format!("define it: `data {name} {{ ... }}`")),
@@ -194,7 +217,8 @@ impl Evaluator<'_> {
             };
             let taken = ["loss", "grad_norm", "rate", "logits"].contains(&name.text.as_str());
             if taken || metrics.iter().any(|(other, _)| other.text == name.text) {
-                let error = Diagnostic::error("E0709", name.span, format!("something else is reported as `{}`", name.text));
+                let error =
+                    Diagnostic::error("E0709", name.span, format!("something else is reported as `{}`", name.text));
                 return self.fail(error.help(format!("give the metric a name: `metric other_{} = ...`", name.text)));
             }
             metrics.push((name, expr));
@@ -224,7 +248,8 @@ impl Evaluator<'_> {
     fn settings(&mut self, block: &ClauseBlock) -> Checked<TrainSettings> {
         let batch = self.required(block, "batch").and_then(|clause| self.single(clause));
         let batch = batch.and_then(|expr| self.count(expr, "the batch", 1.0..=16_777_216.0));
-        let seed = self.optional(block, "seed", |this, expr| this.count(expr, "the seed", 0.0..=9_007_199_254_740_992.0));
+        let seed =
+            self.optional(block, "seed", |this, expr| this.count(expr, "the seed", 0.0..=9_007_199_254_740_992.0));
         let precision = self.precision(block);
         let memory = self.optional(block, "memory", |this, expr| {
             let number = this.quantity(expr, "the memory budget", &[Unit::Bytes])?;
@@ -262,7 +287,9 @@ impl Evaluator<'_> {
     /// `evaluate every 200 batches 20`, `checkpoint every 500 keep 3`.
     fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(u32, Option<u32>)> {
         let Some(clause) = clause_of(block, keyword) else { return Ok((0, None)) };
-        let expected = 2 * (usize::from(after(&clause.words, "every").is_some()) + usize::from(after(&clause.words, second).is_some()));
+        let expected = 2
+            * (usize::from(after(&clause.words, "every").is_some())
+                + usize::from(after(&clause.words, second).is_some()));
         if clause.words.len() != expected || expected == 0 {
             return self.malformed(clause, "expected `every` and a number of steps");
         }
@@ -357,7 +384,11 @@ impl Evaluator<'_> {
         names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
         self.frame().names.extend(names.clone());
         if self.outputs.is_empty() {
-            let error = Diagnostic::error("E0508", definition.name.span, format!("the model `{}` has no output", definition.name.text));
+            let error = Diagnostic::error(
+                "E0508",
+                definition.name.span,
+                format!("the model `{}` has no output", definition.name.text),
+            );
             return self.fail(error.help("write `output name = ...` at the end of its body"));
         }
         let loss = self.scalar(&plan.loss, "the loss")?;
@@ -399,7 +430,8 @@ impl Evaluator<'_> {
         settings.item = if positions.is_some() { "tokens" } else { "samples" }.into();
         let number = self.known_number(&plan.steps, "the horizon")?;
         let steps = self.in_steps(&number, &settings, plan.steps.span)?;
-        settings.steps = self.whole_in(steps.ceil(), plan.steps.span, "the number of steps", 1.0..=4_294_967_295.0)? as u32;
+        settings.steps =
+            self.whole_in(steps.ceil(), plan.steps.span, "the number of steps", 1.0..=4_294_967_295.0)? as u32;
         Ok(settings)
     }
 
@@ -410,13 +442,15 @@ impl Evaluator<'_> {
             Unit::Tokens if settings.item == "tokens" => Ok(number.value / settings.items_per_step as f64),
             Unit::Samples => Ok(number.value / settings.batch as f64),
             Unit::Epochs => {
-                let error = Diagnostic::error("E0712", span, "the number of samples in an epoch is not known while compiling")
-                    .label("the data is read when the program runs")
-                    .help("say how long to train in steps, tokens or samples");
+                let error =
+                    Diagnostic::error("E0712", span, "the number of samples in an epoch is not known while compiling")
+                        .label("the data is read when the program runs")
+                        .help("say how long to train in steps, tokens or samples");
                 self.fail(error)
             }
             _ => {
-                let error = Diagnostic::error("E0406", span, "this is not a duration").label(format!("found {}", number.shown()));
+                let error = Diagnostic::error("E0406", span, "this is not a duration")
+                    .label(format!("found {}", number.shown()));
                 self.fail(error.help("give it in steps, tokens or samples"))
             }
         }
@@ -433,13 +467,17 @@ impl Evaluator<'_> {
             .collect();
         if nodes.is_empty() {
             let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
-            return self.fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
+            return self
+                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
         }
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
         let gradients = match differentiate(&mut self.graph, loss, &wrt) {
             Ok(gradients) => gradients,
             Err(error) => {
-                return self.fail(Diagnostic::error("E0511", plan.loss.span, "the loss cannot be differentiated").label(error.to_string()));
+                return self.fail(
+                    Diagnostic::error("E0511", plan.loss.span, "the loss cannot be differentiated")
+                        .label(error.to_string()),
+                );
             }
         };
         let mut found = Vec::new();
@@ -568,7 +606,9 @@ impl Evaluator<'_> {
         self.close();
         result?;
         let tokens = self.registry.inputs.iter().position(|input| input.name == next.field).map(|index| index as u32);
-        let shape = tokens.and_then(|index| self.registry.input_nodes().get(&index)).map(|node| self.graph.shape(*node).to_vec());
+        let shape = tokens
+            .and_then(|index| self.registry.input_nodes().get(&index))
+            .map(|node| self.graph.shape(*node).to_vec());
         let Some(&[1, context]) = shape.as_deref() else { return Ok(None) };
         let logits = self.outputs.iter().map(|(_, tensor)| tensor.node).find(|&node| {
             let shape = self.graph.shape(node);

@@ -1,11 +1,7 @@
 //! What expressions mean while a program is checked: numbers, tensors with named axes, definitions.
 
 use super::library::DefinitionId;
-use crate::{
-    graph::NodeId,
-    source::Span,
-    syntax::tree::Unit,
-};
+use crate::{graph::NodeId, source::Span, syntax::tree::Unit};
 use std::rc::Rc;
 
 /// The value of an expression.

@@ -19,14 +19,29 @@ fn report(compilation: &Compilation) -> String {
     let memory = &compilation.plan.report;
     let mut facts = Table::new(&["", ""]);
     let mut fact = |name: &str, value: String| facts.row([name.to_string(), value]);
-    fact("parameters", format!("{} ({} trained)", output::count(summary.parameters as f64), output::count(summary.trainable_parameters as f64)));
+    fact(
+        "parameters",
+        format!(
+            "{} ({} trained)",
+            output::count(summary.parameters as f64),
+            output::count(summary.trainable_parameters as f64)
+        ),
+    );
     fact("FLOPs per step", output::count(summary.flops_per_step as f64));
     fact("peak memory", format!("{} ({} B)", output::bytes(summary.peak_bytes), summary.peak_bytes));
     fact("  persistent", output::bytes(memory.persistent_bytes));
     fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
     fact("launches per step", summary.launches_per_step.to_string());
     fact("distinct kernels", summary.distinct_kernels.to_string());
-    format!("{}: {} steps of {} {}\n\n{}\n{}", summary.name, compilation.program.train.steps, compilation.program.train.items_per_step, compilation.program.train.item, groups(&compilation.program.parameters), facts.render().trim_start())
+    format!(
+        "{}: {} steps of {} {}\n\n{}\n{}",
+        summary.name,
+        compilation.program.train.steps,
+        compilation.program.train.items_per_step,
+        compilation.program.train.item,
+        groups(&compilation.program.parameters),
+        facts.render().trim_start()
+    )
 }
 
 /// Parameters by their set of roles.

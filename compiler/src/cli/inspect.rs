@@ -42,8 +42,11 @@ fn describe(artifact: &Artifact) -> String {
         let outputs: Vec<&str> = entry.outputs.iter().map(|output| output.name.as_str()).collect();
         entries.row([entry.name.clone(), entry.launches.len().to_string(), inputs.join(", "), outputs.join(", ")]);
     }
-    let variants: Vec<String> =
-        manifest.variants.iter().map(|variant| format!("{:?} ({} kernels)", variant.isa, variant.kernels.len())).collect();
+    let variants: Vec<String> = manifest
+        .variants
+        .iter()
+        .map(|variant| format!("{:?} ({} kernels)", variant.isa, variant.kernels.len()))
+        .collect();
     format!(
         "{}, compiled by trainc {}, program {}\n{} steps, seed {}, arena {}, code for {}\n\n{}\n{}",
         manifest.name,

@@ -2,7 +2,10 @@
 
 use super::{arguments::Plan, failure::Failure, output, sources, table::Table};
 use serde_json::json;
-use trainc::{compile::Compilation, schedule::{EntryReport, LaunchReport}};
+use trainc::{
+    compile::Compilation,
+    schedule::{EntryReport, LaunchReport},
+};
 
 /// Prints the launch table of an entry, and its totals.
 pub fn plan(arguments: &Plan) -> Result<(), Failure> {

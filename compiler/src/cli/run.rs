@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use trainc_runtime::{Options, Outcome, RunDirectory, Session, artifact::Artifact, load_newest, report::Observer};
+use trainc_runtime::{Options, Outcome, RunDirectory, Session, artifact::Artifact, load_newest};
 
 /// What a run leaves in its directory, by name.
 const RUN_FILES: [&str; 5] = ["run.json", "program.trainx", "metrics.jsonl", "summary.json", ".lock"];
@@ -55,7 +55,8 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
         println!("{name} {value:.5}");
     }
     if arguments.json {
-        let mut object: serde_json::Map<_, _> = numbers.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut object: serde_json::Map<_, _> =
+            numbers.iter().map(|(name, value)| (name.into(), value.into())).collect();
         object.insert("step".into(), step.into());
         output::json(&object);
     }

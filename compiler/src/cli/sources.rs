@@ -8,7 +8,6 @@ use trainc::{
     diagnostic::{self, Diagnostic},
     program::Program,
     source::{FileId, SourceMap, Span},
-    syntax,
 };
 
 /// Files read so far.
@@ -22,10 +21,7 @@ pub struct FileSources {
 impl FileSources {
     fn read(&mut self, path: &Path) -> Result<FileId, String> {
         let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let name = path.display().to_string();
-        let file = self.map.add(name, String::new());
-        let text = syntax::decode(file, &bytes).map_err(|diagnostic| diagnostic.message.clone())?;
-        self.map.replace(file, text);
+        let file = self.map.add_bytes(path.display().to_string(), &bytes).map_err(|error| error.message)?;
         self.remember(file, path);
         Ok(file)
     }
@@ -98,9 +94,9 @@ pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap
 
 fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let split = |setting: &String| {
-        let (name, value) = setting.split_once('=').ok_or_else(|| {
-            Failure::Misuse(format!("--set {setting}: write it as NAME=VALUE, e.g. --set width=256"))
-        })?;
+        let (name, value) = setting
+            .split_once('=')
+            .ok_or_else(|| Failure::Misuse(format!("--set {setting}: write it as NAME=VALUE, e.g. --set width=256")))?;
         Ok((name.trim().to_string(), value.trim().to_string()))
     };
     set.iter().map(split).collect()

@@ -36,9 +36,11 @@ impl Table {
 }
 
 fn line(row: &[String], widths: &[usize], right: &[bool]) -> String {
-    let cells = row.iter().zip(widths).zip(right).map(|((cell, &width), &right)| {
-        if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-    });
+    let cells = row
+        .iter()
+        .zip(widths)
+        .zip(right)
+        .map(|((cell, &width), &right)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
     let joined = cells.collect::<Vec<_>>().join("  ");
     format!("{}\n", joined.trim_end())
 }

@@ -13,7 +13,8 @@ fn every_example_is_in_the_standard_form() {
             let text = std::fs::read_to_string(&path).unwrap();
             // A placeholder clause is not of the language.
             if !text.contains("OPTIMIZER") {
-                let formatted = trainc::syntax::format(&text).unwrap_or_else(|_| panic!("{} has errors", path.display()));
+                let formatted =
+                    trainc::syntax::format(&text).unwrap_or_else(|_| panic!("{} has errors", path.display()));
                 assert_eq!(formatted, text, "{}: run trainc fmt --write on it", path.display());
             }
         }

@@ -19,17 +19,23 @@
 //! on it, is independent of depth.
 
 mod builder;
+mod differentiate;
 mod interpret;
 mod op;
 mod ops;
+mod order;
 mod tensor;
 mod value;
 
+pub use differentiate::{NotDifferentiable, differentiate, vjp};
 pub use interpret::{Bindings, Evaluation, InterpretError, Rounding, interpret};
 pub use op::{AttentionSpec, Contraction, ControlField, Mask, Op};
 pub use ops::{Doc, docs};
 pub use tensor::{MAX_ELEMENTS, MAX_RANK, Real, ShapeError, TensorType};
 pub use value::Tensor;
+
+#[cfg(test)]
+mod tests;
 
 use crate::source::Span;
 use petgraph::{Direction, graph::DiGraph, visit::EdgeRef};

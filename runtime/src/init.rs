@@ -67,7 +67,7 @@ fn normal(seed: u64, stream: u32, element: u64) -> f64 {
     // In (0, 1]: the logarithm of 0 is never taken.
     let radius = (-2.0 * ((f64::from(block[pair]) + 1.0) * 0.5f64.powi(32)).ln()).sqrt();
     let angle = std::f64::consts::TAU * f64::from(block[pair + 1]) * 0.5f64.powi(32);
-    if element % 2 == 0 { radius * angle.cos() } else { radius * angle.sin() }
+    if element.is_multiple_of(2) { radius * angle.cos() } else { radius * angle.sin() }
 }
 
 #[cfg(test)]

@@ -113,6 +113,8 @@ fn npz_member<'a>(bytes: &'a [u8], name: &str) -> Result<&'a [u8], String> {
 /// Offset of the central directory.
 fn find_directory(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06")?;
+    // The record ends with the length of a comment, which must be there for the record to be complete.
+    number(bytes, end + 20, 2)?;
     usize::try_from(number(bytes, end + 16, 4)?).ok()
 }
 

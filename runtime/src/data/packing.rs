@@ -75,7 +75,7 @@ pub fn split(ends: &[u64], fraction: f64) -> (Vec<Range<u64>>, Vec<Range<u64>>) 
         return (train, valid);
     }
     let cut = total - wanted as u64;
-    (vec![0..cut], vec![cut..total])
+    (std::iter::once(0..cut).collect(), std::iter::once(cut..total).collect())
 }
 
 fn split_documents(ends: &[u64], fraction: f64) -> (Vec<Range<u64>>, Vec<Range<u64>>) {

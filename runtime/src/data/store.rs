@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Largest corpus kept in memory.
-const MEMORY_BYTES: usize = 64 << 20;
+const MEMORY_BYTES: usize = 32 << 20;
 
 /// Bytes collected before they are written to the temporary file.
 const WRITE_BYTES: usize = 4 << 20;

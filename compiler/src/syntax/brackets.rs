@@ -32,6 +32,8 @@ struct Pairing<'a> {
     line_ends: Vec<usize>,
     /// For each token, how far its line is indented.
     indentations: Vec<u32>,
+    /// Tokens at which a `{` that is never closed should have been closed, known at the end.
+    item_starts: Vec<usize>,
     /// Brackets open at the current token.
     open: Vec<(usize, Symbol)>,
     /// `{` and the `}` that closes it although it stands further left than the line of the `{`.
@@ -92,6 +94,7 @@ impl Pairing<'_> {
 
     fn end(&mut self, index: usize) {
         self.close_parentheses(index);
+        self.item_starts = (0..index).filter(|&i| self.begins_item(i)).collect();
         let mut suspects = std::mem::take(&mut self.suspects).into_iter();
         while let Some((opener, _)) = self.open.pop() {
             match suspects.next() {
@@ -126,7 +129,7 @@ impl Pairing<'_> {
     }
 
     fn brace_never_closed(&mut self, opener: usize, end: usize) {
-        let next_item = (opener + 1..end).find(|&i| self.begins_item(i));
+        let next_item = self.item_starts.get(self.item_starts.partition_point(|&start| start <= opener)).copied();
         self.inserted.push((next_item.unwrap_or(end), Symbol::CloseBrace));
         let error = Diagnostic::error("E0105", self.span(opener), "this `{` is never closed")
             .label("no `}` belongs to it")
@@ -198,6 +201,7 @@ impl Pairing<'_> {
         index == 0 || self.tokens[index - 1].kind == Kind::Newline
     }
 
+    /// Whether a token begins an item, to judge by a line that is not indented.
     fn begins_item(&self, index: usize) -> bool {
         let Token { kind, start, end } = self.tokens[index];
         let word = &self.text[start as usize..end as usize];

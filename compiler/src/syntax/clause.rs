@@ -5,7 +5,7 @@
 //! before a `(` that touches it. In a clause that is itself a setting (`rate = 0.5x`) the next `name =` begins a clause.
 
 use super::expression::plain_expression;
-use super::stream::{Read, Tokens, found, name, wrong_at};
+use super::stream::{Read, Tokens, comma, found, name, wrong_at};
 use super::token::{Kind, Symbol};
 use super::tree::{Clause, Word};
 use crate::diagnostic::Diagnostic;
@@ -106,10 +106,13 @@ fn clause(input: Tokens<'_>) -> Read<'_, Clause> {
     let Ok((mut input, keyword)) = name(input) else { return Err(wrong_at(input, no_keyword(input))) };
     let setting = input.at(Symbol::Equal);
     let mut words = Vec::new();
-    while !input.at_end_of_line() && !input.at(Symbol::OpenBrace) && !begins_clause(input, setting, words.last()) {
+    while !ends_clause(input, setting) && !begins_clause(input, setting, words.last()) {
         let (after, word) = if setting && words.is_empty() { assignment(input) } else { word(input) }?;
         input = if matches!(word, Word::Mark(sign, _) if sign != ':') { after.skip_newlines() } else { after };
         words.push(word);
+    }
+    if let (true, Ok((next, ()))) = (setting, comma(input)) {
+        input = next; // `rate = 2, decay = 0` on one line are two settings
     }
     let mut inside = None;
     if input.at(Symbol::OpenBrace) {
@@ -123,6 +126,15 @@ fn no_keyword(input: Tokens<'_>) -> Diagnostic {
     Diagnostic::error("E0115", input.span(), format!("{} does not begin a clause", found(input)))
         .label("a clause begins with its keyword")
         .help("write the keyword first, as in `steps 2000` or `weight_decay = 0.1`")
+}
+
+/// Whether a clause has no further words here: at the end of the line, at its block, or at a comma between two settings.
+fn ends_clause(input: Tokens<'_>, setting: bool) -> bool {
+    let between_settings = setting
+        && input.at(Symbol::Comma)
+        && input.kind_at(1) == Kind::Name
+        && input.kind_at(2) == Kind::Symbol(Symbol::Equal);
+    input.at_end_of_line() || input.at(Symbol::OpenBrace) || between_settings
 }
 
 fn begins_clause(input: Tokens<'_>, setting: bool, before: Option<&Word>) -> bool {

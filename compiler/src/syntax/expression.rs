@@ -49,6 +49,7 @@ fn arranged(input: Tokens<'_>) -> Read<'_, Node> {
     let start = input.span();
     let (mut input, mut value) = choice(input)?;
     while let (after, Some(_)) = opt(symbol(Symbol::RightArrow)).parse(input)? {
+        let after = if after.skip_newlines().at(Symbol::OpenBracket) { after.skip_newlines() } else { after };
         if !after.at(Symbol::OpenBracket) {
             let error = Diagnostic::error("E0117", after.span(), "`->` needs the order of the indices")
                 .label(format!("expected `[`, found {}", found(after)))
@@ -407,14 +408,21 @@ fn number(input: Tokens<'_>) -> Read<'_, Node> {
 /// The unit in the next word. Among the words of a clause a unit that is also a keyword of the block is that keyword if a
 /// number or text follows: `seed 1 steps 2000` are two clauses, `every 200 steps keep 3` has a unit.
 fn separate_unit(input: Tokens<'_>) -> Result<(Tokens<'_>, Unit, f64), nom::Err<Fault>> {
-    let Some(word) = input.word_at(0) else { return Ok((input, Unit::None, 1.0)) };
-    let begins_clause = input.is_keyword(word) && matches!(input.kind_at(1), Kind::Number | Kind::Text);
+    let without = Ok((input, Unit::None, 1.0));
+    let Some(word) = input.word_at(0) else { return without };
+    let followed = matches!(input.kind_at(1), Kind::Number | Kind::Text);
     let assigned = input.kind_at(1) == Kind::Symbol(Symbol::Equal);
-    match UNITS.iter().find(|unit| unit.0 == word) {
-        Some((_, unit, factor)) if !begins_clause && !assigned => Ok((input.advance(), *unit, *factor)),
+    match UNITS.iter().find(|(unit, ..)| *unit == word) {
+        Some((_, unit, _)) if assigned || (followed && is_also_keyword(input, *unit)) => without,
+        Some((_, unit, factor)) => Ok((input.advance(), *unit, *factor)),
         None if input.expects_operator() => Err(wrong_at(input, unknown_unit(input, word))),
-        _ => Ok((input, Unit::None, 1.0)),
+        None => without,
     }
+}
+
+/// Whether some spelling of a unit is a keyword of the block; singular and plural must not read differently.
+fn is_also_keyword(input: Tokens<'_>, unit: Unit) -> bool {
+    UNITS.iter().any(|(spelling, of, _)| *of == unit && input.is_keyword(spelling))
 }
 
 fn unknown_unit(input: Tokens<'_>, word: &str) -> Diagnostic {

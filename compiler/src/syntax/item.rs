@@ -21,6 +21,11 @@ pub(super) fn file(mut input: Tokens<'_>) -> File {
         if input.kind() == Kind::End {
             return File { items };
         }
+        if input.at(Symbol::CloseBrace) {
+            // What it closed was part of an item that could not be read, so that error is reported already.
+            input = input.advance();
+            continue;
+        }
         input = match item(input) {
             Ok((after, item)) => {
                 items.push(item);

@@ -12,6 +12,7 @@ mod brackets;
 mod clause;
 mod decode;
 mod expression;
+mod format;
 mod item;
 mod lex;
 mod limits;
@@ -25,6 +26,7 @@ use crate::source::FileId;
 use std::cell::RefCell;
 
 pub use decode::decode;
+pub use format::format;
 pub use limits::{MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_TOKENS};
 
 /// What a text turned out to be.

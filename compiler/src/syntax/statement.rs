@@ -220,7 +220,7 @@ fn param(input: Tokens<'_>) -> Read<'_, Statement> {
             .help(format!("write its dims: `param {}: [d] ~ normal(0.02)`", name.text))
     };
     let (input, _) = expect(Symbol::Colon, no_shape).parse(input)?;
-    let (input, (dims, split)) = split_dims(input)?;
+    let (input, (dims, split)) = split_dims(input.skip_newlines())?;
     let (input, init) = initial_value(input, &name)?;
     let (input, roles) = roles(input)?;
     let span = input.since(start);

@@ -4,6 +4,7 @@
 //! (kernels) -> artifact. Nothing here does I/O outside the command line: sources come in through
 //! [`source::SourceMap`], artifacts go out as values.
 
+pub mod check;
 pub mod diagnostic;
 pub mod graph;
 pub mod program;

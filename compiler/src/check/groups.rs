@@ -1,0 +1,320 @@
+//! Groups of parameters: who belongs to one, and what is different for it.
+
+use super::{
+    clause::list_of,
+    evaluator::{Checked, Evaluator, Failed},
+    suggest::{closest, listed},
+    train::Use,
+    value::Value,
+};
+use crate::{
+    diagnostic::Diagnostic,
+    program::Parameter,
+    source::Span,
+    syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Unit, Word},
+};
+
+/// Parameters with one role, or with paths that match a pattern.
+#[derive(Clone, Debug)]
+pub(super) struct Selector {
+    /// A role, or a pattern in which `*` stands for anything.
+    text: String,
+    /// Whether it is a pattern.
+    pattern: bool,
+    /// Where it stands.
+    span: Span,
+}
+
+/// The learning rate of a group.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rate {
+    /// So many times the schedule's.
+    Times(f64, Span),
+    /// This, whatever the schedule says.
+    Absolute(f64, Span),
+}
+
+/// What is different for some parameters.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    selectors: Vec<Selector>,
+    /// The learning rate.
+    pub rate: Option<Rate>,
+    optimizer: Option<Use>,
+    arguments: Vec<Argument>,
+    freeze: bool,
+    span: Span,
+}
+
+impl Selector {
+    fn selects(&self, parameter: &Parameter) -> bool {
+        if self.pattern { matches(&self.text, &parameter.name) } else { parameter.roles.contains(&self.text) }
+    }
+}
+
+impl Group {
+    /// Whether a parameter belongs to it.
+    pub(super) fn selects(&self, parameter: &Parameter) -> bool {
+        self.selectors.iter().any(|selector| selector.selects(parameter))
+    }
+
+    /// The optimizer for the group, given the one outside.
+    pub(super) fn overriding(&self, outer: Use) -> Use {
+        let mut used = self.optimizer.clone().unwrap_or(outer);
+        for argument in &self.arguments {
+            let name = argument.name.as_ref().map(|name| name.text.as_str());
+            used.arguments.retain(|known| known.name.as_ref().map(|known| known.text.as_str()) != name);
+            used.arguments.push(argument.clone());
+        }
+        used
+    }
+}
+
+impl Evaluator<'_> {
+    /// Roles and path patterns, separated by commas.
+    pub(super) fn selectors(&mut self, clause: &Clause) -> Checked<Vec<Selector>> {
+        let Some(items) = list_of(&clause.words) else {
+            return self.malformed(clause, "expected roles, or paths in quotes, separated by commas");
+        };
+        let mut selectors = Vec::new();
+        for item in items {
+            match &item.kind {
+                ExprKind::Name(name) => {
+                    selectors.push(Selector { text: name.clone(), pattern: false, span: item.span })
+                }
+                ExprKind::Text(text) => selectors.push(Selector { text: text.clone(), pattern: true, span: item.span }),
+                _ => return self.malformed(clause, "expected roles, or paths in quotes, separated by commas"),
+            }
+        }
+        Ok(selectors)
+    }
+
+    /// The groups in the optimizer's block and in `train` itself.
+    pub(super) fn groups(&mut self, optimizer: &Clause, block: &ClauseBlock, used: &Use) -> Checked<Vec<Group>> {
+        let inner = optimizer.block.iter().flatten();
+        let outer = block.clauses.iter().filter(|clause| clause.keyword.text == "group");
+        let mut groups = Vec::new();
+        for clause in inner.chain(outer) {
+            if clause.keyword.text != "group" {
+                let error = Diagnostic::error(
+                    "E0701",
+                    clause.keyword.span,
+                    format!("an optimizer has no clause `{}`", clause.keyword.text),
+                )
+                .label("expected `group`")
+                .help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument");
+                return self.fail(error);
+            }
+            groups.push(self.group(clause, used)?);
+        }
+        Ok(groups)
+    }
+
+    fn group(&mut self, clause: &Clause, used: &Use) -> Checked<Group> {
+        let selectors = self.selectors(clause)?;
+        let mut group = Group {
+            selectors,
+            rate: None,
+            optimizer: None,
+            arguments: Vec::new(),
+            freeze: false,
+            span: clause.keyword.span,
+        };
+        let Some(inner) = &clause.block else { return self.malformed(clause, "expected what is different, in braces") };
+        for setting in inner {
+            match (setting.keyword.text.as_str(), &setting.words[..]) {
+                ("freeze", []) => group.freeze = true,
+                ("optimizer", _) => group.optimizer = Some(self.used(setting, DefinitionKind::Optimizer)?),
+                ("rate", [Word::Mark('=', _), Word::Value(value)]) => group.rate = Some(self.rate_of(value)?),
+                (_, [Word::Mark('=', _), Word::Value(value)]) => {
+                    group.arguments.push(Argument { name: Some(setting.keyword.clone()), value: value.clone() })
+                }
+                _ => return self.malformed(setting, "expected `name = value`, `optimizer ...` or `freeze`"),
+            }
+        }
+        self.known_hyperparameters(&group, used)?;
+        Ok(group)
+    }
+
+    fn rate_of(&mut self, value: &Expr) -> Checked<Rate> {
+        let number = self.quantity(value, "the rate of a group", &[Unit::None, Unit::Times])?;
+        if number.value < 0.0 {
+            let error = Diagnostic::error("E0704", value.span, "a rate cannot be negative")
+                .help("write for example `rate = 0.5x`");
+            return self.fail(error);
+        }
+        Ok(match number.unit {
+            Unit::Times => Rate::Times(number.value, value.span),
+            _ => Rate::Absolute(number.value, value.span),
+        })
+    }
+
+    fn known_hyperparameters(&mut self, group: &Group, used: &Use) -> Checked<()> {
+        let definition = self.library.definition(group.optimizer.as_ref().unwrap_or(used).definition);
+        let known: Vec<&str> =
+            definition.parameters.iter().filter(|p| p.tensor.is_none()).map(|p| p.name.text.as_str()).collect();
+        for argument in &group.arguments {
+            let Some(name) = &argument.name else { continue };
+            if known.contains(&name.text.as_str()) {
+                continue;
+            }
+            let message = format!("`{}` has no hyperparameter `{}`", definition.name.text, name.text);
+            let error = Diagnostic::error("E0515", name.span, message);
+            let error = match closest(&name.text, known.iter().copied().chain(["rate", "optimizer", "freeze"])) {
+                Some(other) => error.replace(name.span, other, format!("did you mean `{other}`?")),
+                None => error.note(format!("it has {}", listed(known.iter().copied().chain(["rate"])))),
+            };
+            return self.fail(error.label("unknown"));
+        }
+        Ok(())
+    }
+
+    /// Takes frozen parameters out of training, and complains about selectors that select nothing.
+    pub(super) fn freeze(&mut self, frozen: &[Selector], groups: &[Group]) -> Checked<()> {
+        let from_groups = groups.iter().filter(|group| group.freeze).flat_map(|group| &group.selectors);
+        let chosen: Vec<Selector> = frozen.iter().chain(from_groups).cloned().collect();
+        for selector in groups.iter().flat_map(|group| &group.selectors).chain(frozen) {
+            self.selects_something(selector);
+        }
+        for parameter in &mut self.registry.parameters {
+            if chosen.iter().any(|selector| selector.selects(parameter)) {
+                parameter.trainable = false;
+            }
+        }
+        self.idle_groups(groups, &chosen);
+        if self.has_errors() { Err(Failed) } else { Ok(()) }
+    }
+
+    fn selects_something(&mut self, selector: &Selector) {
+        if self.registry.parameters.iter().any(|parameter| selector.selects(parameter)) {
+            return;
+        }
+        let Selector { text, pattern, span } = selector;
+        let mut roles: Vec<&str> = self.registry.parameters.iter().flat_map(|p| &p.roles).map(String::as_str).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        let paths = self.registry.parameters.iter().map(|parameter| parameter.name.as_str());
+        let error = Diagnostic::error("E0516", *span, format!("no parameter is selected by `{text}`"));
+        let error = if *pattern {
+            let paths: Vec<&str> = paths.collect();
+            match closest(text, paths.iter().copied()) {
+                Some(path) => error.replace(*span, format!("\"{path}\""), format!("did you mean `{path}`?")),
+                None => error.note(format!("there are {}", listed(paths.into_iter().take(12)))),
+            }
+        } else {
+            match closest(text, roles.iter().copied()) {
+                Some(role) => error.replace(*span, role, format!("did you mean `{role}`?")),
+                None => error.note(format!("the model's roles are {}", listed(roles))),
+            }
+        };
+        self.report(error.label(if *pattern { "no path matches" } else { "no parameter has this role" }));
+    }
+
+    fn idle_groups(&mut self, groups: &[Group], frozen: &[Selector]) {
+        for group in groups {
+            let touched: Vec<&Parameter> = self.registry.parameters.iter().filter(|p| group.selects(p)).collect();
+            let all_frozen = touched.iter().all(|p| frozen.iter().any(|selector| selector.selects(p)));
+            if all_frozen && !group.freeze && !touched.is_empty() {
+                let warning = Diagnostic::warning("W0502", group.span, "this group changes nothing")
+                    .label("all its parameters are frozen")
+                    .help("remove the group, or freeze less");
+                self.report(warning);
+            }
+        }
+    }
+
+    /// A schedule clause: a schedule with arguments, or a number.
+    pub(super) fn schedule(&mut self, expr: &Expr, settings: &crate::program::TrainSettings) -> Checked<Value> {
+        let (callee, arguments) = match &expr.kind {
+            ExprKind::Call { callee, arguments, .. } => (callee.clone(), arguments.clone()),
+            ExprKind::Name(name) => (crate::syntax::tree::Name { text: name.clone(), span: expr.span }, Vec::new()),
+            _ => return self.known_number(expr, "the learning rate").map(Value::Number),
+        };
+        let clause = Clause {
+            keyword: crate::syntax::tree::Name { text: "schedule".into(), span: expr.span },
+            words: vec![Word::Value(Expr {
+                kind: ExprKind::Call { callee, axes: Vec::new(), arguments },
+                span: expr.span,
+            })],
+            block: None,
+            span: expr.span,
+        };
+        let used = self.used(&clause, DefinitionKind::Schedule)?;
+        self.run_schedule(&used, settings)
+    }
+
+    fn run_schedule(&mut self, used: &Use, settings: &crate::program::TrainSettings) -> Checked<Value> {
+        let definition = self.library.definition(used.definition);
+        let [t, horizon] = self.clock(used.span)?;
+        let mut given = self.given(&used.arguments)?;
+        for given in &mut given {
+            given.value = self.duration(given.value.clone(), &horizon, settings, given.span)?;
+        }
+        let (value, _) = self.within(used.definition, Some(used.span), |this| {
+            for (name, value) in [("t", t), ("T", horizon.clone())] {
+                this.frame().names.insert(name.to_string(), value);
+            }
+            this.bind(definition, given, used.span)?;
+            for parameter in &definition.parameters {
+                let name = &parameter.name.text;
+                if let Some(value) = this.frame().names.get(name).cloned() {
+                    let place = parameter.default.as_ref().map_or(parameter.name.span, |default| default.span);
+                    let value = this.duration(value, &horizon, settings, place)?;
+                    this.frame().names.insert(name.clone(), value);
+                }
+            }
+            this.body(&definition.body)
+        })?;
+        Ok(value)
+    }
+
+    /// Numbers with units of time become steps; percentages are shares of the horizon.
+    fn duration(
+        &mut self,
+        value: Value,
+        horizon: &Value,
+        settings: &crate::program::TrainSettings,
+        span: Span,
+    ) -> Checked<Value> {
+        match &value {
+            Value::Number(number) if number.unit == Unit::None => Ok(value),
+            Value::Number(number) if number.unit == Unit::Percent => {
+                let share = Value::number(number.plain());
+                self.binary(crate::syntax::tree::BinaryOp::Mul, share, horizon.clone(), span)
+            }
+            Value::Number(number) => self.in_steps(number, settings, span).map(Value::number),
+            _ => Ok(value),
+        }
+    }
+}
+
+/// Whether a path matches a pattern in which `*` stands for any text.
+fn matches(pattern: &str, path: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let first = parts.next().unwrap_or("");
+    let Some(mut rest) = path.strip_prefix(first) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        match rest.find(part) {
+            Some(position) => rest = &rest[position + part.len()..],
+            None => return false,
+        }
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn a_star_in_a_path_stands_for_any_text() {
+        assert!(matches("block.attention.*", "block.attention.qkv"));
+        assert!(matches("*.bias", "block.layer_norm.bias"));
+        assert!(matches("block.*.w", "block.ffn.linear.w"));
+        assert!(matches("wte", "wte"));
+        assert!(!matches("wte", "wte2"));
+        assert!(!matches("block.*.w", "head.w"));
+    }
+}

@@ -1,0 +1,149 @@
+//! Checking: names, shapes, units, roles and groups; syntax trees in, a [`Program`] of graphs out.
+//!
+//! The checker is an abstract interpreter. It runs the program over shapes: numbers are known, tensors are nodes of the
+//! graph under construction. So layers, functions, optimizers and schedules have one mechanism, and the standard
+//! library (`std/*.train`) is written in the language like any program.
+//!
+//! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
+//! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
+//!   [`builtin`] and [`body`] give meaning to each kind of syntax;
+//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train.
+//!
+//! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
+//! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
+
+mod arithmetic;
+mod body;
+mod builtin;
+mod call;
+mod clause;
+mod data;
+mod evaluator;
+mod expression;
+mod groups;
+mod index;
+mod library;
+mod names;
+mod optimizer;
+mod reduce;
+mod registry;
+mod suggest;
+mod train;
+mod value;
+
+use crate::{
+    diagnostic::{Diagnostic, Severity},
+    program::Program,
+    source::{FileId, SourceMap, Span},
+};
+use evaluator::{Checked, Evaluator, Failed};
+use library::Library;
+
+/// Stack of the thread that checks: evaluation recurses with the nesting of expressions and calls, which is limited.
+const STACK_BYTES: usize = 256 << 20;
+
+/// Where source files come from.
+pub trait Sources {
+    /// All files loaded so far; the checker adds the standard library.
+    fn map(&mut self) -> &mut SourceMap;
+
+    /// Loads an imported file.
+    ///
+    /// # Errors
+    /// If it cannot be read; see [`import_failed`].
+    fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic>;
+}
+
+/// The diagnostic for an import that cannot be loaded.
+pub fn import_failed(span: Span, path: &str, reason: &str) -> Diagnostic {
+    Diagnostic::error("E0205", span, format!("cannot import \"{path}\""))
+        .label(reason)
+        .note("paths are relative to the file that imports")
+        .help("correct the path, or remove the import")
+}
+
+/// Checks a program and builds its graphs. `settings` override constants (and `steps`, `batch`, `precision`, `seed`).
+///
+/// # Errors
+/// All findings, if one of them is an error.
+pub fn check(
+    sources: &mut dyn Sources,
+    root: FileId,
+    settings: &[(String, String)],
+) -> Result<Program, Vec<Diagnostic>> {
+    let (mut library, errors) = Library::load(sources, root);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let errors = library.apply_settings(sources.map(), root, settings);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let map: &SourceMap = sources.map();
+    on_large_stack(|| build(&library, map, root))
+}
+
+/// All findings of a program, warnings included.
+pub fn diagnose(sources: &mut dyn Sources, root: FileId, settings: &[(String, String)]) -> Vec<Diagnostic> {
+    match check(sources, root, settings) {
+        Ok(program) => program.warnings,
+        Err(findings) => findings,
+    }
+}
+
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let joined = thread.expect("internal: a thread can be started").join();
+        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn build(library: &Library, map: &SourceMap, root: FileId) -> Result<Program, Vec<Diagnostic>> {
+    let mut evaluator = Evaluator::new(library, map);
+    for finding in names::findings(library, map) {
+        evaluator.report(finding);
+    }
+    let program = program(&mut evaluator, root);
+    let failed = evaluator.has_errors();
+    let (registry, findings) = evaluator.into_findings();
+    match program {
+        Ok(program) if !failed => Ok(Program {
+            parameters: registry.parameters,
+            states: registry.states,
+            inputs: registry.inputs,
+            warnings: findings,
+            ..program
+        }),
+        _ => {
+            debug_assert!(findings.iter().any(|finding| finding.severity == Severity::Error), "a failure is reported");
+            Err(findings)
+        }
+    }
+}
+
+fn program(evaluator: &mut Evaluator<'_>, root: FileId) -> Checked<Program> {
+    let library = evaluator.library;
+    let block = match &library.trains[..] {
+        [block] => block,
+        [] => {
+            let start = Span { file: root, start: 0, end: 0 };
+            let error = Diagnostic::error("E0713", start, "the program has no `train` block")
+                .note("it says which model to train, on what, and how")
+                .help("add `train { model ... loss ... optimizer ... schedule ... steps ... batch ... }`");
+            return evaluator.fail(error);
+        }
+        [first, second, ..] => {
+            let error = Diagnostic::error("E0714", second.span, "the program has two `train` blocks");
+            return evaluator.fail(error.also(first.span, "the first one").help("remove one of the two"));
+        }
+    };
+    let plan = evaluator.plan(block)?;
+    if evaluator.has_errors() {
+        return Err(Failed);
+    }
+    evaluator.program(&plan)
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use trainc::source::{FileId, SourceMap};
 
 pub mod golden;
 pub mod markdown;
+pub mod program;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

@@ -1,0 +1,41 @@
+//! The benchmark workloads: hashed initial values and data, so that any system can be compared by its losses.
+
+use trainc_runtime::Options;
+use trainc_tests::program;
+
+/// Losses before the update at step 0 and at step 3, in f32.
+const EXPECTED: [(&str, f64, f64); 4] =
+    [("w1", 11.05648, 8.43941), ("w2", 5.61925, 5.16266), ("w3", 4.88039, 4.70358), ("w4", 2.59728, 2.25107)];
+
+fn check_losses(name: &str) {
+    let &(_, first, fourth) = EXPECTED.iter().find(|(known, _, _)| *known == name).expect("a workload");
+    let text = program::read(&format!("dsl-examples/bench/{name}.train"));
+    let mut session = program::session(name, &text, &[], &Options::default());
+    let losses: Vec<f64> = (0..4).map(|_| session.step().unwrap().loss()).collect();
+    assert!((losses[0] - first).abs() < 1e-4, "{name}: {losses:?}, expected {first} first");
+    assert!((losses[3] - fourth).abs() < 1e-3, "{name}: {losses:?}, expected {fourth} at step 3");
+}
+
+/// GPT-2 124M; the arena must leave room below 3.5 GB.
+#[test]
+fn w1_gives_the_known_losses_in_bounded_memory() {
+    let text = program::read("dsl-examples/bench/w1.train");
+    let planned = program::compile("w1", &text, &[]).plan.arena_bytes;
+    assert!(planned < 3_350_000_000, "planned {planned} bytes");
+    check_losses("w1");
+}
+
+#[test]
+fn w2_gives_the_known_losses() {
+    check_losses("w2");
+}
+
+#[test]
+fn w3_gives_the_known_losses() {
+    check_losses("w3");
+}
+
+#[test]
+fn w4_gives_the_known_losses() {
+    check_losses("w4");
+}

@@ -5,10 +5,7 @@
 //! [`source::SourceMap`], artifacts go out as values.
 
 pub mod check;
-<<<<<<< HEAD
 pub mod compile;
-=======
->>>>>>> check
 pub mod diagnostic;
 pub mod graph;
 pub mod program;

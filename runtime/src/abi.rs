@@ -2,7 +2,7 @@
 
 /// One stage of a kernel, computing the tiles `tile_begin..tile_end` of its fixed partition.
 ///
-/// * `args`: one pointer per buffer of the kernel, in the kernel's order, each 64-byte aligned.
+/// * `args`: one pointer per buffer of the kernel, in the kernel's order, aligned to [`ARGUMENT_ALIGNMENT`].
 /// * `instance`: which iteration of a `repeat` this launch belongs to (0 outside); it keys random draws.
 /// * `scratch`: memory private to the calling thread, at least the kernel's `scratch_bytes`, 64-byte aligned.
 ///
@@ -13,3 +13,6 @@ pub type StageFn =
 
 /// Alignment in bytes of the arena and of every buffer in it: one cache line, one AVX-512 vector.
 pub const BUFFER_ALIGNMENT: u64 = 64;
+
+/// Least alignment in bytes of a launch argument: slices of stacked tensors start wherever the slice before ends.
+pub const ARGUMENT_ALIGNMENT: u64 = 4;

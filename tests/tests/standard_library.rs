@@ -42,7 +42,9 @@ fn golden(name: &str) -> BTreeMap<String, (Vec<u64>, Vec<f64>)> {
         let data = view.data();
         match view.dtype() {
             safetensors::Dtype::F64 => data.chunks(8).map(|c| f64::from_le_bytes(c.try_into().unwrap())).collect(),
-            safetensors::Dtype::F32 => data.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap()).into()).collect(),
+            safetensors::Dtype::F32 => {
+                data.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap()).into()).collect()
+            }
             _ => data.chunks(8).map(|c| i64::from_le_bytes(c.try_into().unwrap()) as f64).collect(),
         }
     };
@@ -95,7 +97,11 @@ fn agrees_with_pytorch(name: &str, inputs: [&str; 2], parameters: &[(&str, &str)
                 Output::Parameter(index) => drop(parameters.insert(*index, value)),
                 Output::State(index) => drop(states.insert(*index, value)),
                 Output::Report(report) if report == "loss" => {
-                    assert!((value.data[0] - expected).abs() < 1e-9, "{name}, step {step}: {} {expected}", value.data[0]);
+                    assert!(
+                        (value.data[0] - expected).abs() < 1e-9,
+                        "{name}, step {step}: {} {expected}",
+                        value.data[0]
+                    );
                 }
                 Output::Report(_) => {}
             }

@@ -48,8 +48,6 @@ fn a_gpt_becomes_a_step_whose_size_does_not_depend_on_depth() {
     eprintln!("{:?}", program.inputs);
     assert!(program.generate.is_some());
 }
-<<<<<<< HEAD
-=======
 
 #[test]
 fn every_example_becomes_a_program() {
@@ -68,4 +66,3 @@ fn every_example_becomes_a_program() {
     }
     assert!(found >= 12, "only {found} examples");
 }
->>>>>>> check

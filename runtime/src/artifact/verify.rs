@@ -2,7 +2,7 @@
 //! After them every offset lies in the arena and every product of a shape fits in 64 bits.
 
 use super::{Artifact, DType, DataSpec, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant};
-use crate::abi::BUFFER_ALIGNMENT;
+use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT};
 use crate::code;
 use std::collections::BTreeSet;
 
@@ -195,7 +195,7 @@ fn verify_launch(manifest: &Manifest, launch: &Launch, kernel: &KernelSpec, plac
     }
     for (index, (&offset, &bytes)) in launch.args.iter().zip(&kernel.buffer_bytes).enumerate() {
         let end = offset.checked_add(bytes).filter(|&end| end <= manifest.arena_bytes);
-        if end.is_none() || !offset.is_multiple_of(BUFFER_ALIGNMENT) {
+        if end.is_none() || !offset.is_multiple_of(ARGUMENT_ALIGNMENT) {
             let problem = format!("buffer {index} of `{}` is misplaced at {offset}", kernel.label);
             return Err(defect(place(), problem));
         }

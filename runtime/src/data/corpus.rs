@@ -4,11 +4,14 @@ use super::store::{TokenStore, TokenWriter, Width};
 use super::tokenizer::Tokenizer;
 use super::{DataError, paths};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 /// Text handed to a tokenizer at once: it spreads the documents of a batch over threads.
 const BATCH_BYTES: usize = 4 << 20;
+
+/// Bytes read from a file at once.
+const CHUNK_BYTES: usize = 1 << 18;
 
 /// A tokenised corpus.
 pub struct Corpus {
@@ -26,8 +29,7 @@ impl Corpus {
     pub fn from_files(patterns: &[String], base: &Path, tokenizer: &Tokenizer) -> Result<Self, DataError> {
         let mut builder = Builder::new(tokenizer);
         for path in paths::expand(patterns, base)? {
-            let text = std::fs::read(&path).map_err(DataError::io(&path))?;
-            builder.add(text, || path.display().to_string())?;
+            builder.add_file(&path)?;
         }
         builder.finish()
     }
@@ -97,19 +99,40 @@ struct Builder<'a> {
     ends: Vec<u64>,
     waiting: Vec<String>,
     waiting_bytes: usize,
+    /// For reading files of bytes.
+    chunk: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Self {
         let writer = TokenWriter::new(Width::holding(tokenizer.vocabulary()));
-        Self { tokenizer, writer, ends: Vec::new(), waiting: Vec::new(), waiting_bytes: 0 }
+        let chunk = vec![0; CHUNK_BYTES];
+        Self { tokenizer, writer, ends: Vec::new(), waiting: Vec::new(), waiting_bytes: 0, chunk }
+    }
+
+    /// Files of bytes may be large: they are never in memory as a whole.
+    fn add_file(&mut self, path: &Path) -> Result<(), DataError> {
+        if !matches!(self.tokenizer, Tokenizer::Bytes) {
+            let text = std::fs::read(path).map_err(DataError::io(path))?;
+            return self.add(text, || path.display().to_string());
+        }
+        let mut file = File::open(path).map_err(DataError::io(path))?;
+        let begin = self.writer.len();
+        loop {
+            let bytes = file.read(&mut self.chunk).map_err(DataError::io(path))?;
+            if bytes == 0 {
+                break;
+            }
+            self.writer.push_bytes(&self.chunk[..bytes])?;
+        }
+        if self.writer.len() > begin { self.end_document() } else { Ok(()) }
     }
 
     fn add(&mut self, text: Vec<u8>, place: impl Fn() -> String) -> Result<(), DataError> {
         if text.is_empty() {
             return Ok(());
         }
-        if let Tokenizer::Bytes = self.tokenizer {
+        if matches!(self.tokenizer, Tokenizer::Bytes) {
             self.writer.push_bytes(&text)?;
             return self.end_document();
         }

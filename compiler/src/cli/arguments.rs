@@ -29,6 +29,8 @@ pub enum Command {
     Explain(Explain),
     /// The launches, the arena and what each launch moves and computes, as a table
     Plan(Plan),
+    /// Print a program in the standard form
+    Fmt(Fmt),
     /// Time the steps of a program
     Bench(Bench),
     /// What an artifact or a run directory holds
@@ -180,6 +182,18 @@ pub struct Plan {
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Fmt {
+    /// The `.train` files
+    pub files: Vec<PathBuf>,
+    /// Rewrite the files
+    #[arg(long)]
+    pub write: bool,
+    /// Exit with 1 if a file is not in the standard form
+    #[arg(long)]
+    pub check: bool,
 }
 
 #[derive(Args)]

@@ -6,6 +6,7 @@ mod check;
 mod compile;
 mod explain;
 mod failure;
+mod fmt;
 mod generate;
 mod inspect;
 mod output;
@@ -42,6 +43,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Fmt(arguments) => fmt::fmt(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
     }

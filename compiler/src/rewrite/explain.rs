@@ -96,7 +96,7 @@ fn source_of(ids: &BTreeMap<NodeId, Id>, egraph: &super::language::Egraph, class
 }
 
 /// The extracted term of a class, as an id whose explanation is that very term.
-fn target(
+pub(super) fn target(
     egraph: &mut super::language::Egraph,
     terms: &BTreeMap<Id, Term>,
     class: Id,

@@ -32,7 +32,7 @@ impl Machine {
 }
 
 /// How often the traffic of a stored result is charged.
-const STORED: u128 = 4;
+const STORED: u128 = 8;
 
 /// Bytes of an element.
 const BYTES: u128 = 4;

@@ -18,7 +18,9 @@ use trainc_kernels::ir::{Binary, ReduceKind, Unary};
 /// Graphs in which every rule applies, with what saturation of each region applied.
 fn saturated() -> Vec<(Region, Vec<Equation>)> {
     let canonical = samples::all().into_iter().map(|(_, graph)| canonical::canonicalise(&graph, Precision::F32));
-    let graphs = canonical.chain([loose_ends()]);
+    let programs = samples::programs().into_iter().map(|(_, program)| program.step);
+    let programs = programs.map(|graph| canonical::canonicalise(&graph, Precision::F32));
+    let graphs = canonical.chain(programs).chain([loose_ends()]);
     let of_graph = |graph: Graph| {
         let live = canonical::live(&graph);
         regions(&graph, &live).into_iter().map(|mut region| {

@@ -1,6 +1,12 @@
 //! Training steps for the tests, built and differentiated as the checker does it.
 
-use crate::graph::{Bindings, Graph, NodeId, Op, Output, Tensor, TensorType, differentiate};
+use crate::{
+    check::{self, Sources},
+    diagnostic::{Diagnostic, render},
+    graph::{Bindings, Graph, NodeId, Op, Output, Tensor, TensorType, differentiate},
+    program::Program,
+    source::{FileId, SourceMap, Span},
+};
 use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
 
 /// Batch, positions, heads, channels of a head.
@@ -50,7 +56,10 @@ pub fn bindings(graph: &Graph, seed: u64) -> Bindings {
             Op::Parameter { index, .. } => {
                 drop(bindings.parameters.insert(index, noise(ty, seed + 100 + u64::from(index))));
             }
-            Op::State { index, .. } => drop(bindings.states.insert(index, noise(ty, seed + 200 + u64::from(index)))),
+            Op::State { index, .. } => {
+                let value = noise(ty, seed + 200 + u64::from(index)).map(f64::abs);
+                bindings.states.insert(index, value);
+            }
             _ => {}
         }
     }
@@ -264,6 +273,52 @@ impl Step {
         let sum = g.sum_all(minus);
         g.scale(sum, 1.0 / count)
     }
+}
+
+/// A program of one file over the standard library.
+#[derive(Default)]
+struct OneFile(SourceMap);
+
+impl Sources for OneFile {
+    fn map(&mut self) -> &mut SourceMap {
+        &mut self.0
+    }
+
+    fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
+        Err(check::import_failed(span, path, "there is only one file here"))
+    }
+}
+
+/// The graphs of small programs in the language itself.
+pub fn programs() -> Vec<(&'static str, Program)> {
+    let model = |layers: &str, optimizer: &str| {
+        format!(
+            "use std\nmodel Small(vocab, depth, context) {{\n    input tokens: int[batch, context]\n    \
+             x = embedding(tokens, vocab, 12) + positions(context, 12)\n    repeat depth {{\n{layers}\n    }}\n    \
+             output logits = head(layer_norm(x), vocab)\n}}\n\
+             data Made {{ field tokens = hash(stream = 1, below = 7) }}\n\
+             train {{\n    model Small(vocab = 7, depth = 2, context = 5)\n    data Made\n    \
+             loss cross_entropy(logits, next(tokens))\n    optimizer {optimizer}\n    schedule constant(1e-3)\n    clip 1.0\n    \
+             steps 10 batch 2 seed 1\n}}\n"
+        )
+    };
+    let gpt = "x = x + dropout(attention(layer_norm(x), 3), 0.1)\nx = x + ffn(layer_norm(x))";
+    let window = "x = x + attention(layer_norm(x), 2, window = 3)\nx = x + ffn(layer_norm(x), act = gelu_exact)";
+    let full = "x = x + attention(layer_norm(x), 2, full)\nx = x + ffn(layer_norm(x), act = relu2)";
+    let llama = "x = x + grouped_attention(rms_norm(x), 6, 3, rotate = rope)\nx = x + swiglu(rms_norm(x), hidden = 8)";
+    let texts = [
+        ("gpt", model(gpt, "adamw(betas = (0.9, 0.95), weight_decay = 0.1)")),
+        ("window", model(window, "muon()")),
+        ("full", model(full, "lion()")),
+        ("llama", model(llama, "adafactor()")),
+    ];
+    texts.into_iter().map(|(name, text)| (name, program(&text))).collect()
+}
+
+fn program(text: &str) -> Program {
+    let mut sources = OneFile::default();
+    let root = sources.0.add("sample.train", text);
+    check::check(&mut sources, root, &[]).unwrap_or_else(|found| panic!("{}", render(&sources.0, &found, false)))
 }
 
 /// Two layers and a cross entropy.

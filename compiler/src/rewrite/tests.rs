@@ -39,6 +39,17 @@ fn rewriting_keeps_the_values_of_whole_training_steps() {
 }
 
 #[test]
+fn rewriting_keeps_the_values_of_programs_and_finds_their_attention() {
+    for (name, program) in samples::programs() {
+        let bindings = samples::bindings(&program.step, 11);
+        let rewritten = rewrite(&program.step, &Options::default());
+        assert_equal(&program.step, &rewritten.graph, &bindings, 1e-9);
+        let found = ["attention", "attention_backward"].map(|kind| count(&rewritten.graph, kind));
+        assert_eq!(found, [1, 1], "{name}: {:#?}", rewritten.report);
+    }
+}
+
+#[test]
 fn attention_and_its_gradient_are_found_in_what_differentiation_leaves() {
     for style in [Style::CAUSAL, Style::FULL, Style::WINDOW, Style::GROUPED] {
         let rewritten = rewrite(&samples::transformer(style, 2), &Options::default());

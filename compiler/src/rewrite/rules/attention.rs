@@ -228,8 +228,12 @@ fn renaming(from: &[u8], to: &[u8], a: &[u8], b: &[u8]) -> Option<impl Fn(&[u8])
     (others.len() <= 1).then_some(move |labels: &[u8]| labels.iter().map(&rename).collect())
 }
 
-/// dq or dk, whose contraction is with `k` or `q`: `part` gives the labels of that operand, the order of the result and its number.
-fn gradient_of_scores(found: &Match, with: &str, part: fn(&Frame) -> (Vec<u8>, Vec<u8>, u32)) -> Option<Tree> {
+/// Labels of the operand that a gradient of scores is contracted with, labels of the result in the operation's order, and
+/// the number of the result.
+type Part = (Vec<u8>, Vec<u8>, u32);
+
+/// dq or dk, whose contraction is with `k` or `q`.
+fn gradient_of_scores(found: &Match, with: &str, part: fn(&Frame) -> Part) -> Option<Tree> {
     let frame = Frame::new(found)?;
     let (operand, order, index) = part(&frame);
     let as_channel = |labels: &[u8]| -> Vec<u8> {

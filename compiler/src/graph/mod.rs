@@ -20,12 +20,16 @@
 
 mod builder;
 mod differentiate;
+mod display;
 mod interpret;
 mod op;
 mod ops;
 mod order;
+mod prune;
 mod tensor;
 mod value;
+mod verify;
+mod work;
 
 pub use differentiate::{NotDifferentiable, differentiate, vjp};
 pub use interpret::{Bindings, Evaluation, InterpretError, Rounding, interpret};
@@ -33,7 +37,10 @@ pub use op::{AttentionSpec, Contraction, ControlField, Mask, Op};
 pub use ops::{Doc, docs};
 pub use tensor::{MAX_ELEMENTS, MAX_RANK, Real, ShapeError, TensorType};
 pub use value::Tensor;
+pub use work::Work;
 
+#[cfg(test)]
+pub mod arbitrary;
 #[cfg(test)]
 mod tests;
 
@@ -120,10 +127,7 @@ impl Graph {
     /// # Errors
     /// If the operation does not apply to these operand types.
     pub fn try_add(&mut self, op: Op, operands: &[NodeId], span: Option<Span>) -> Result<NodeId, ShapeError> {
-        let ty = match op {
-            Op::Project { index } => self.projected_type(index, operands)?,
-            _ => op.infer(&self.types(operands))?,
-        };
+        let ty = self.type_of(&op, operands)?;
         let scope = self.scope_of(&op, operands);
         let node = self.dag.add_node(Node { op, ty, scope, span });
         for (position, &operand) in operands.iter().enumerate() {
@@ -136,6 +140,14 @@ impl Graph {
     pub fn add(&mut self, op: Op, operands: &[NodeId]) -> NodeId {
         let shown = format!("{op:?}");
         self.try_add(op, operands, None).unwrap_or_else(|error| panic!("internal: {shown}: {error}"))
+    }
+
+    /// Type of an operation's result on operands that are in the graph.
+    fn type_of(&self, op: &Op, operands: &[NodeId]) -> Result<TensorType, ShapeError> {
+        match op {
+            Op::Project { index } => self.projected_type(*index, operands),
+            _ => op.infer(&self.types(operands)),
+        }
     }
 
     fn types(&self, nodes: &[NodeId]) -> Vec<&TensorType> {

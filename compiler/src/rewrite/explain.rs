@@ -4,7 +4,7 @@ use super::{
     Options, Session,
     language::Term,
     rules,
-    saturate::{describe, rule_of},
+    saturate::rule_of,
 };
 use crate::{
     graph::{Graph, NodeId, ScopeId},
@@ -96,7 +96,7 @@ fn source_of(ids: &BTreeMap<NodeId, Id>, egraph: &super::language::Egraph, class
 }
 
 /// The extracted term of a class, as an id whose explanation is that very term.
-fn target(
+pub(super) fn target(
     egraph: &mut super::language::Egraph,
     terms: &BTreeMap<Id, Term>,
     class: Id,
@@ -149,7 +149,7 @@ impl Steps {
 
 /// A term to a few levels.
 fn shown(term: &TreeTerm<Term>, levels: usize) -> String {
-    let head = describe(&term.node.symbol);
+    let head = term.node.symbol.kind().to_owned();
     if term.child_proofs.is_empty() {
         return head;
     }

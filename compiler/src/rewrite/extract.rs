@@ -276,3 +276,74 @@ impl BitSet {
         self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a |= b);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A problem from the costs and operands of each class's choices.
+    fn problem(classes: &[&[(u128, &[Index])]]) -> Problem {
+        let term = || Term::new(Symbol::Leaf(0), []);
+        let choice = |&(cost, children): &(u128, &[Index])| Choice { children: children.to_vec(), cost, term: term() };
+        let classes: Vec<Vec<Choice>> = classes.iter().map(|choices| choices.iter().map(choice).collect()).collect();
+        let index = (0..classes.len()).map(|class| (Id::from(class), class)).collect();
+        Problem { classes, index }
+    }
+
+    fn best(problem: &Problem, roots: &[Index]) -> u128 {
+        problem.improved(problem.greedy(), roots).expect("something to extract").1
+    }
+
+    #[test]
+    fn a_forward_value_that_backward_shares_is_not_fused_away() {
+        // x; linear(x); gelu(linear(x)) or both in one; the derivative of gelu at linear(x). By the cost of trees the fused
+        // form wins, and linear(x) is computed twice: 105 + 100 + 11.
+        let shared = problem(&[&[(0, &[])], &[(100, &[0])], &[(105, &[0]), (20, &[1])], &[(11, &[1])]]);
+        assert_eq!(best(&shared, &[2, 3]), 131);
+        assert_eq!(best(&shared, &[2]), 105);
+    }
+
+    #[test]
+    fn the_cost_of_a_residual_stream_grows_by_the_block() {
+        // y = x + f(g(x)), where f after g has a form that is cheaper by 1: lost beyond 2^53 in a tree cost of f64, and
+        // beyond block 19 a tree cost of 64 bits overflows.
+        let stream = |blocks: usize| {
+            let mut classes: Vec<Vec<(u128, Vec<Index>)>> = vec![vec![(0, vec![])]];
+            for _ in 0..blocks {
+                let x = classes.len() - 1;
+                classes.push(vec![(500, vec![x, x])]);
+                classes.push(vec![(280, vec![x + 1, x + 1]), (279, vec![x + 1, x])]);
+                classes.push(vec![(10, vec![x, x + 2])]);
+            }
+            let borrowed: Vec<Vec<(u128, &[Index])>> = classes
+                .iter()
+                .map(|choices| choices.iter().map(|(cost, on)| (*cost, on.as_slice())).collect())
+                .collect();
+            let slices: Vec<&[(u128, &[Index])]> = borrowed.iter().map(Vec::as_slice).collect();
+            best(&problem(&slices), &[classes.len() - 1])
+        };
+        for blocks in [1, 16, 32, 64] {
+            assert_eq!(stream(blocks), 789 * blocks as u128);
+        }
+    }
+
+    #[test]
+    fn a_class_in_a_cycle_keeps_the_term_that_leads_out() {
+        let cyclic = problem(&[&[(1, &[1])], &[(50, &[]), (1, &[0])]]);
+        assert_eq!(best(&cyclic, &[0]), 51);
+        assert_eq!(best(&cyclic, &[1]), 50);
+    }
+
+    #[test]
+    fn an_operation_with_several_results_is_chosen_for_all_of_them_at_once() {
+        // Three gradients at 20 each, or 50 for one operation that yields them all: no single switch helps.
+        let results = problem(&[
+            &[(0, &[])],
+            &[(50, &[0])],
+            &[(20, &[0]), (0, &[1])],
+            &[(20, &[0]), (0, &[1])],
+            &[(20, &[0]), (0, &[1])],
+        ]);
+        assert_eq!(results.improved(vec![Some(0); 5], &[2, 3, 4]).map(|(_, cost)| cost), Some(50));
+    }
+}

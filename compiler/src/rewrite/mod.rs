@@ -3,7 +3,7 @@
 //! Two stages. [`canonical`] applies, destructively, the equalities that never need a choice. Then each scope becomes one
 //! e-graph ([`region`]) that holds its forward and backward computation jointly; [`saturate`] applies the rules
 //! ([`rules`], written as [`pattern`]s) until nothing is new, [`extract`] chooses the cheapest graph of equal terms by the
-//! model in [`cost`], [`rebuild`] makes it a [`Graph`] again. A repeat is one region however many instances it has, so the
+//! model in [`cost`], [`mod@rebuild`] makes it a [`Graph`] again. A repeat is one region however many instances it has, so the
 //! work does not grow with depth.
 //!
 //! Rewriting comes after differentiation: no rule has to know how to be differentiated.
@@ -16,6 +16,7 @@ pub mod language;
 pub mod mask;
 pub mod pattern;
 pub mod rebuild;
+pub mod recognise;
 pub mod region;
 pub mod rules;
 pub mod saturate;
@@ -25,7 +26,7 @@ pub use explain::{ExplanationStep, explain};
 use crate::graph::Graph;
 use cost::Machine;
 use rebuild::{Chosen, Rebuilt};
-use saturate::{Equation, Limits};
+use saturate::Limits;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use trainc_kernels::ir::Precision;
@@ -89,6 +90,8 @@ pub struct RegionReport {
     pub applications: BTreeMap<&'static str, usize>,
     /// Which limit ended saturation, if one did.
     pub limit: Option<&'static str>,
+    /// Composites that the saturated e-graph holds, by name.
+    pub recognised: BTreeMap<&'static str, usize>,
     /// Modelled cost of an instance before and after, in picoseconds.
     pub cost: [u64; 2],
 }
@@ -103,9 +106,6 @@ pub fn rewrite(graph: &Graph, options: &Options) -> Rewritten {
 struct Session {
     canonical: Graph,
     chosen: Vec<Chosen>,
-    /// What was applied in each region; the tests check each equation by itself.
-    #[cfg_attr(not(test), allow(dead_code))]
-    equations: Vec<Vec<Equation>>,
     rebuilt: Rebuilt,
     report: Report,
 }
@@ -115,9 +115,9 @@ impl Session {
         let canonical = canonical::canonicalise(graph, options.precision);
         let live = canonical::live(&canonical);
         let mut report = Report::default();
-        let (mut chosen, mut equations) = (Vec::new(), Vec::new());
+        let mut chosen = Vec::new();
         for mut region in region::regions(&canonical, &live) {
-            let (saturation, applied) = saturate::saturate(&mut region.egraph, &options.limits);
+            let (saturation, _) = saturate::saturate(&mut region.egraph, &options.limits);
             let source: Vec<_> = region.ids.values().copied().collect();
             let roots: Vec<_> = region.roots.iter().map(|root| region.ids[root]).collect();
             let extraction = extract::extract(&region.egraph, &options.machine, &source, &roots);
@@ -130,13 +130,20 @@ impl Session {
                 iterations: saturation.iterations,
                 applications: saturation.applications,
                 limit: saturation.limit,
+                recognised: recognise::recognise(&region.egraph),
                 cost: [extraction.source_cost, extraction.cost].map(|cost| u64::try_from(cost).unwrap_or(u64::MAX)),
             });
             chosen.push(Chosen { region, extraction });
-            equations.push(applied);
         }
         let rebuilt = rebuild::rebuild(&canonical, &live, &chosen, options.precision);
         report.nodes = [graph.len(), canonical.len(), rebuilt.graph.len()];
-        Self { canonical, chosen, equations, rebuilt, report }
+        Self { canonical, chosen, rebuilt, report }
     }
 }
+
+#[cfg(test)]
+mod equations;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@
 //! equation on random tensors.
 
 use super::{
-    language::{Egraph, Symbol, Term},
+    language::{Egraph, Term},
     pattern::{Match, Pattern, Tree, matches},
     rules::{Rule, all},
 };
@@ -205,12 +205,4 @@ impl Variables {
 /// The name of the rule behind egg's name of an equation.
 pub fn rule_of(name: &str) -> &str {
     name.split('#').next().unwrap_or(name)
-}
-
-/// The head of a term and its attributes, for people.
-pub fn describe(symbol: &Symbol) -> String {
-    match symbol {
-        Symbol::Op(op) => super::language::op_kind(op).to_owned(),
-        other => other.kind().to_owned(),
-    }
 }

@@ -49,3 +49,17 @@ fn store() -> u32 {
     unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &mut word, options(nostack)) };
     word
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::*;
+    use std::hint::black_box;
+
+    #[test]
+    fn subnormals_are_flushed_inside_and_kept_outside() {
+        let half = || black_box(f32::MIN_POSITIVE) * black_box(0.5);
+        assert!(half() > 0.0);
+        with_mode(|| assert_eq!(half(), 0.0));
+        assert!(half() > 0.0);
+    }
+}

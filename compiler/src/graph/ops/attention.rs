@@ -110,6 +110,12 @@ fn expect_attention(q: &TensorType, k: &TensorType, v: &TensorType) -> Result<()
     Ok(())
 }
 
+/// Multiplications and additions of one matrix product over all scores: `2 b h t s e`. Forward has two of them, and
+/// backward four (the recomputation of the scores is not counted).
+pub(in crate::graph) fn attention_products(q: &TensorType, k: &TensorType) -> u64 {
+    2 * q.elements() * k.shape[2]
+}
+
 /// Attention, one query after the other.
 struct Heads<'a> {
     spec: AttentionSpec,

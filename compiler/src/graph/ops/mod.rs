@@ -12,6 +12,8 @@ mod movement;
 mod reduction;
 mod scope;
 
+pub(super) use attention::attention_products;
+
 use super::{Graph, InterpretError, NodeId, Op, ShapeError, Tensor, TensorType, interpret::Moment};
 use trainc_runtime::artifact::DType;
 

@@ -1,5 +1,8 @@
 //! Values against numbers made by hand, gradients against central differences.
 
+mod operations;
+mod page;
+mod random;
 mod repeats;
 
 use super::*;

@@ -191,9 +191,8 @@ impl Frame {
         Some([rename(&c.lhs), rename(&c.rhs)])
     }
 
-    /// The gradient operation, given the gradient of the result with its labels, and v with its.
-    fn backward(&self, found: &Match, d_o: (Tree, &[u8]), v: (Tree, &[u8])) -> Tree {
-        let v = self.values(found, v.0, v.1);
+    /// The gradient operation, given the gradient of the result with its labels, and v as the operation wants it.
+    fn backward(&self, found: &Match, d_o: (Tree, &[u8]), v: Tree) -> Tree {
         let attention = self.attention(found, v.clone());
         let [q, k] = self.factors(found);
         let [o, lse] = [0, 1].map(|index| Tree::Term(Symbol::Result(index), vec![attention.clone()]));
@@ -229,8 +228,12 @@ fn renaming(from: &[u8], to: &[u8], a: &[u8], b: &[u8]) -> Option<impl Fn(&[u8])
     (others.len() <= 1).then_some(move |labels: &[u8]| labels.iter().map(&rename).collect())
 }
 
-/// dq or dk, whose contraction is with `k` or `q`: `part` gives the labels of that operand, the order of the result and its number.
-fn gradient_of_scores(found: &Match, with: &str, part: fn(&Frame) -> (Vec<u8>, Vec<u8>, u32)) -> Option<Tree> {
+/// Labels of the operand that a gradient of scores is contracted with, labels of the result in the operation's order, and
+/// the number of the result.
+type Part = (Vec<u8>, Vec<u8>, u32);
+
+/// dq or dk, whose contraction is with `k` or `q`.
+fn gradient_of_scores(found: &Match, with: &str, part: fn(&Frame) -> Part) -> Option<Tree> {
     let frame = Frame::new(found)?;
     let (operand, order, index) = part(&frame);
     let as_channel = |labels: &[u8]| -> Vec<u8> {
@@ -246,7 +249,7 @@ fn gradient_of_scores(found: &Match, with: &str, part: fn(&Frame) -> (Vec<u8>, V
         return None;
     }
     debug_assert_eq!(found.ty(with).rank(), operand.len());
-    let backward = frame.backward(found, (found.tree("do"), &d_o), (found.tree("v"), &v));
+    let backward = frame.backward(found, (found.tree("do"), &d_o), frame.values(found, found.tree("v"), &v));
     let result = Tree::Term(Symbol::Result(index), vec![backward]);
     let gradient = frame.spread(result, &as_channel(&order), &contraction.result);
     Some(divided(gradient, frame.spec.scale.get(), &found.tree_type(&found.left).shape))
@@ -263,8 +266,8 @@ fn gradient_of_values(found: Match) -> Option<Tree> {
     let (q, k, d_o) = (q?, k?, d_o?);
     let symbol = Symbol::AttentionBackward(frame.spec);
     let known = found.terms_of(&symbol).find(|c| c[0] == q && c[1] == k && c[5] == d_o)?;
-    let operands = known.iter().map(|&class| Tree::Class(class)).collect();
-    let result = Tree::Term(Symbol::Result(2), vec![Tree::Term(symbol, operands)]);
+    let backward = frame.backward(&found, (found.tree("do"), &contraction.other), Tree::Class(known[2]));
+    let result = Tree::Term(Symbol::Result(2), vec![backward]);
     Some(frame.spread(result, &frame.values_order(), &contraction.result))
 }
 

@@ -1,11 +1,15 @@
 //! Softmax and its gradient, recognised from exponentials and sums.
 
-use super::{Rule, Theme, complement};
-use crate::rewrite::{
-    language::{SoftmaxSpec, Symbol},
-    mask::{Mask, is_excluded},
-    pattern::Match,
+use super::{Rule, Theme, algebra::full, complement};
+use crate::{
+    graph::Op,
+    rewrite::{
+        language::{SoftmaxSpec, Symbol},
+        mask::{Mask, is_excluded},
+        pattern::{Match, Tree},
+    },
 };
+use trainc_kernels::ir::Binary;
 
 pub(super) static THEME: Theme = Theme {
     name: "softmax",
@@ -70,6 +74,26 @@ pub(super) static THEME: Theme = Theme {
             right: |found| {
                 let axes = opposite(&found, "b", "r").filter(|axes| *axes == spec(&found).axes)?;
                 Some(found.with("d", Symbol::SoftmaxGradient(axes)).build("(softmax_gradient:d ?p ?g)"))
+            },
+        },
+        Rule {
+            name: "softmax-gradient-scale",
+            law: "softmax_gradient(p, g * a) = softmax_gradient(p, g) * a",
+            condition: "a is constant",
+            left: "(softmax_gradient:d ?p (mul ?g ?a))",
+            right: |found| {
+                found.fact("a").uniform?;
+                Some(found.build("(mul (softmax_gradient:d ?p ?g) ?a)"))
+            },
+        },
+        Rule {
+            name: "softmax-gradient-contract",
+            law: "contract(softmax_gradient(p, g) * a, x) = contract(softmax_gradient(p, g), x) * a",
+            condition: "a is constant",
+            left: "(contract:c (mul ?d@(softmax_gradient ?p ?g) ?a) ?x)",
+            right: |found| {
+                let factor = full(&found, found.fact("a").uniform?);
+                Some(Tree::op(Op::Binary(Binary::Mul), [found.build("(contract:c ?d ?x)"), factor]))
             },
         },
         Rule {

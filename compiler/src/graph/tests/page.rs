@@ -1,0 +1,31 @@
+//! `spec/graph.md` is printed from the table of operations.
+
+use super::*;
+use std::fmt::Write;
+
+const HEAD: &str = "\
+# The graph's operations
+
+What a training step is made of between the checker and the schedule. A graph is a DAG of the operations below on f32 and
+i32 tensors; repeats, and how values enter, pass through and leave them, are described in the documentation of
+`compiler/src/graph`. `x`, `a`, ... are operands, `y` is the result, `g` its gradient. Extents are at least 1, a tensor has
+at most 16 axes and fewer than 2^40 elements.
+
+Printed from the table in `compiler/src/graph/ops`; `BLESS=1 cargo test -p trainc page` writes it anew.
+
+| operation | operands | result | value | gradient |
+| --- | --- | --- | --- | --- |
+";
+
+#[test]
+fn the_page_of_operations_is_current() {
+    let mut page = HEAD.to_string();
+    for Doc { name, operands, result, meaning, gradient } in docs() {
+        writeln!(page, "| `{name}` | {operands} | {result} | {meaning} | {gradient} |").expect("a string can grow");
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../spec/graph.md");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &page).expect("spec/ can be written");
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), page, "run with BLESS=1 to write it anew");
+}

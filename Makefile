@@ -11,7 +11,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 help:
 	@echo "make demo    train a byte-level GPT on Rust sources, on this CPU, in a few minutes"
 	@echo "make test    everything that CI checks"
-	@echo "make digits  write dsl-examples/data/digits.csv (8x8 digits, from the scikit-learn package)"
+	@echo "make digits  write dsl-examples/digits.csv (8x8 digits, from the scikit-learn package)"
 	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
 	@echo "make bench   step times of the workloads in dsl-examples/bench"
 
@@ -43,7 +43,7 @@ setup:
 digits:
 	python3 -m venv target/digits-venv
 	target/digits-venv/bin/pip install -q scikit-learn
-	target/digits-venv/bin/python dsl-examples/data/write_digits.py dsl-examples/data/digits.csv
+	target/digits-venv/bin/python dsl-examples/write_digits.py dsl-examples/digits.csv
 
 bless:
 	BLESS=1 cargo test --workspace

@@ -50,8 +50,8 @@ fn train(name: &str, session: &mut Session) {
 /// A folder with small stand-ins for the files that examples read.
 fn generated_data() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("data")).unwrap();
-    std::fs::write(folder.path().join("data/digits.csv"), digits(400)).unwrap();
+    std::fs::write(folder.path().join("digits.csv"), digits(400)).unwrap();
+    std::fs::copy(trainc_tests::root().join("dsl-examples/points.csv"), folder.path().join("points.csv")).unwrap();
     folder
 }
 

@@ -79,7 +79,7 @@ fn check(name: &str, parameters: &[(&str, &str)], batch: fn(&Golden) -> Batch) {
     let theirs: Vec<f64> =
         parameters.iter().flat_map(|(_, theirs)| golden.numbers(&format!("after10.{theirs}"))).collect();
     let error = relative_error(&ours, &theirs);
-    assert!(error < 1e-4, "{name}: parameters after ten updates: relative error {error:e}");
+    assert!(error < 1e-3, "{name}: parameters after ten updates: relative error {error:e}");
 }
 
 fn check_gradients(session: &Session, golden: &Golden, parameters: &[(&str, &str)]) {

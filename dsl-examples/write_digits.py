@@ -8,7 +8,6 @@ from sklearn.datasets import load_digits
 digits = load_digits()
 with open(sys.argv[1], "w", newline="") as file:
     writer = csv.writer(file)
-    writer.writerow([f"p{i}" for i in range(64)] + ["label"])
     for pixels, label in zip(digits.data, digits.target):
         writer.writerow([int(p) for p in pixels] + [int(label)])
 print(f"wrote {len(digits.target)} digits to {sys.argv[1]}")

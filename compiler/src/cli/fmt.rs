@@ -23,12 +23,15 @@ pub fn fmt(arguments: &Fmt) -> Result<(), Failure> {
     if unformatted.is_empty() {
         return Ok(());
     }
-    Err(Failure::Program(format!("not in the standard form (trainc fmt --write mends it): {}\n", unformatted.join(", "))))
+    Err(Failure::Program(format!(
+        "not in the standard form (trainc fmt --write mends it): {}\n",
+        unformatted.join(", ")
+    )))
 }
 
 fn format_file(path: &Path) -> Result<(String, String), Failure> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::misuse(format!("cannot read {}: {error}", path.display())))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| Failure::misuse(format!("cannot read {}: {error}", path.display())))?;
     let mut map = SourceMap::default();
     let file = match map.add_bytes(path.display().to_string(), &bytes) {
         Ok(file) => file,

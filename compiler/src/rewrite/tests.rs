@@ -195,3 +195,21 @@ fn a_step_of_many_layers_outside_repeats_is_rewritten_in_bounded_work() {
     assert!(rewritten.report.e_nodes() < 20 * graph.len(), "{:#?}", rewritten.report);
     assert_equal(&graph, &rewritten.graph, &samples::bindings(&graph, 5), 1e-9);
 }
+
+#[test]
+fn rewriting_keeps_the_values_and_gradients_of_random_graphs() {
+    for seed in 0..120 {
+        let mut sample = crate::graph::arbitrary::sample(seed, 10);
+        let gradients = crate::graph::differentiate(&mut sample.graph, sample.loss, &sample.parameters);
+        sample.graph.set_output(crate::graph::Output::Report("loss".into()), sample.loss);
+        for (index, gradient) in (0..).zip(gradients.expect("arbitrary graphs are differentiable")) {
+            if let Some(gradient) = gradient {
+                sample.graph.set_output(crate::graph::Output::Parameter(index), gradient);
+            }
+        }
+        let rewritten = rewrite(&sample.graph, &Options::default()).graph;
+        rewritten.verify().unwrap_or_else(|error| panic!("seed {seed}: {error}\n{rewritten}"));
+
+        assert_equal(&sample.graph, &rewritten, &sample.bindings, 1e-9);
+    }
+}

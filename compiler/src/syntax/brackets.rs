@@ -130,7 +130,7 @@ impl Pairing<'_> {
 
     fn brace_never_closed(&mut self, opener: usize, end: usize) {
         let next_item = self.item_starts.get(self.item_starts.partition_point(|&start| start <= opener)).copied();
-        self.inserted.push((next_item.unwrap_or(end), Symbol::CloseBrace));
+        self.inserted.push((next_item.map_or(end, |item| item - 1), Symbol::CloseBrace)); // at the end of the line above
         let error = Diagnostic::error("E0105", self.span(opener), "this `{` is never closed")
             .label("no `}` belongs to it")
             .help("end the block with a `}` on a line of its own");

@@ -108,7 +108,7 @@ fn clause(input: Tokens<'_>) -> Read<'_, Clause> {
     let mut words = Vec::new();
     while !ends_clause(input, setting) && !begins_clause(input, setting, words.last()) {
         let (after, word) = if setting && words.is_empty() { assignment(input) } else { word(input) }?;
-        input = if matches!(word, Word::Mark(sign, _) if sign != ':') { after.skip_newlines() } else { after };
+        input = if matches!(word, Word::Mark(sign, _) if sign != ':') { after.next_line() } else { after };
         words.push(word);
     }
     if let (true, Ok((next, ()))) = (setting, comma(input)) {
@@ -123,9 +123,15 @@ fn clause(input: Tokens<'_>) -> Read<'_, Clause> {
 }
 
 fn no_keyword(input: Tokens<'_>) -> Diagnostic {
-    Diagnostic::error("E0115", input.span(), format!("{} does not begin a clause", found(input)))
-        .label("a clause begins with its keyword")
-        .help("write the keyword first, as in `steps 2000` or `weight_decay = 0.1`")
+    let error = Diagnostic::error("E0115", input.span(), format!("{} does not begin a clause", found(input)))
+        .label("a clause begins with its keyword");
+    match (input.kind(), input.word_at(1)) {
+        (Kind::Number | Kind::Text, Some(word)) => {
+            let turned = format!("{word} {}", input.slice_here());
+            error.replace(input.span().to(input.advance().span()), turned, "write the keyword first")
+        }
+        _ => error.help("write the keyword first, as in `steps 2000` or `weight_decay = 0.1`"),
+    }
 }
 
 /// Whether a clause has no further words here: at the end of the line, at its block, or at a comma between two settings.
@@ -166,7 +172,7 @@ fn word(input: Tokens<'_>) -> Read<'_, Word> {
     }
     if input.kind_at(1) == Kind::Symbol(Symbol::Equal) && input.kind() == Kind::Name {
         let (after, name) = name(input)?;
-        let (after, value) = plain_expression(after.advance().skip_newlines())?;
+        let (after, value) = plain_expression(after.advance().next_line())?;
         return Ok((after, Word::Setting(name, value)));
     }
     nom::combinator::map(plain_expression, Word::Value).parse(input)

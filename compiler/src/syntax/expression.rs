@@ -87,7 +87,7 @@ fn branch<'a>(
     start: Span,
 ) -> impl Parser<Tokens<'a>, Output = (), Error = Fault> {
     move |input: Tokens<'a>| match reserved(word).parse(input.skip_newlines()) {
-        Ok((after, _)) => Ok((after.skip_newlines(), ())),
+        Ok((after, _)) => Ok((after.next_line(), ())),
         Err(_) => Err(wrong_at(
             input,
             Diagnostic::error("E0121", input.span(), format!("this `if` has no `{spelling}`"))
@@ -140,7 +140,7 @@ fn operation(input: Tokens<'_>, strength: u8) -> Read<'_, Node> {
         {
             return Err(wrong_at(input, chained(first, place)));
         }
-        let after = input.advance().skip_newlines();
+        let after = input.advance().next_line();
         let (after, right) = match of {
             POWER => power(after)?,
             _ => operation(after, of + 1)?,
@@ -245,7 +245,7 @@ fn argument(input: Tokens<'_>) -> Read<'_, (Argument, u32)> {
     }
     let named = matches!(input.kind(), Kind::Name) && input.kind_at(1) == Kind::Symbol(Symbol::Equal);
     let (input, name) = match named {
-        true => map(name, Some).parse(input).map(|(input, name)| (input.advance().skip_newlines(), name))?,
+        true => map(name, Some).parse(input).map(|(input, name)| (input.advance().next_line(), name))?,
         false => (input, None),
     };
     let (input, Node { expr: value, height }) = arranged(input)?;
@@ -280,9 +280,9 @@ fn unexpected_inside(input: Tokens<'_>, close: Symbol) -> Diagnostic {
         .label(format!("expected `,` or `{}`", close.spelling()));
     match input.kind() {
         Kind::Symbol(Symbol::Equal) => error.help("compare with `==`; `name = value` begins an argument"),
+        Kind::Symbol(Symbol::Colon) => error.help("an argument is named with `=`: `name = value`"),
         Kind::Name | Kind::Number | Kind::Text | Kind::Symbol(Symbol::OpenParen | Symbol::OpenBracket) => {
-            let before = Span { end: input.span().start, ..input.span() };
-            error.replace(before, ", ", "perhaps a comma is missing")
+            error.replace(input.behind(), ",", "perhaps a comma is missing")
         }
         _ => error,
     }

@@ -57,6 +57,9 @@ fn not_an_item(input: Tokens<'_>) -> Diagnostic {
     let word = input.word_at(0).unwrap_or("");
     let help = match word {
         "import" | "from" | "include" | "require" => Some("write `use std` or `use \"path/to/file.train\"`"),
+        "return" | "for" | "while" | "print" => {
+            Some("statements stand in the body of a definition: `function name(...) { ... }`")
+        }
         "let" | "var" | "val" | "auto" | "static" => Some("write `const name = value`"),
         "def" | "fn" | "func" | "class" | "struct" => {
             Some("write `layer name(...)`, with parameters of its own, or `function name(...)`, without")
@@ -114,7 +117,7 @@ fn constant(input: Tokens<'_>) -> Read<'_, Const> {
             .help(format!("write `const {} = value`", name.text))
     };
     let (input, _) = expect(Symbol::Equal, no_value).parse(input)?;
-    let (input, value) = plain_expression(input.skip_newlines())?;
+    let (input, value) = plain_expression(input.next_line())?;
     Ok((input, Const { name, value }))
 }
 
@@ -132,7 +135,7 @@ fn definition(input: Tokens<'_>, kind: DefinitionKind) -> Read<'_, Item> {
     let (input, body) = match input.kind() {
         Kind::Symbol(Symbol::OpenBrace) => body(input)?,
         Kind::Symbol(Symbol::Equal) => {
-            map(expression, |value| vec![Statement::Result(value)]).parse(input.advance().skip_newlines())?
+            map(expression, |value| vec![Statement::Result(value)]).parse(input.advance().next_line())?
         }
         _ => return Err(wrong_at(input, no_body(input, word, &name.text))),
     };

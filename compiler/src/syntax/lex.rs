@@ -66,8 +66,12 @@ pub(super) fn lex(file: FileId, text: &str) -> Lexed {
 }
 
 impl Lexed {
+    /// Reports an error; a character that is not part of the language is reported once, however often it stands there.
     fn complain(&mut self, error: Diagnostic) {
-        limits::collect(&mut self.errors, error);
+        let known = error.id == "E0101" && self.errors.iter().any(|other| other.message == error.message);
+        if !known {
+            limits::collect(&mut self.errors, error);
+        }
     }
 
     fn take(&mut self, piece: Piece, span: Span, text: &str) {
@@ -172,6 +176,7 @@ const TIMES: Option<Kind> = Some(Kind::Symbol(Symbol::Star));
 
 /// The signs of other languages; where one begins another, the longer stands first.
 const FOREIGN: &[Foreign] = &[
+    foreign_sign("...", Some(Kind::Symbol(Symbol::DotDot)), Some(".."), "`..` for any number of leading dims"),
     foreign_sign("&&", AND, Some("and"), "`and`"),
     foreign_sign("&", AND, Some("and"), "`and`"),
     foreign_sign("||", OR, Some("or"), "`or`"),

@@ -5,7 +5,7 @@ use super::stream::{
     Fault, Read, Tokens, comma_list, expect, expect_name, found, keyword, name, other, symbol, to_brace, wrong_at,
 };
 use super::token::{Kind, Reserved, Symbol};
-use super::tree::{Dim, Expr, ExprKind, IndexEntry, Name, Statement, TensorType};
+use super::tree::{BinaryOp, Dim, Expr, ExprKind, IndexEntry, Name, Statement, TensorType, UnaryOp};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use nom::Parser;
@@ -20,15 +20,16 @@ pub(super) fn body(input: Tokens<'_>) -> Read<'_, Vec<Statement>> {
     let mut body = Vec::new();
     while !inside.at(Symbol::CloseBrace) && inside.kind() != Kind::End {
         inside = match statement(inside) {
-            Ok((after, mut found)) => {
+            Ok((after, mut found)) if after.at_end_of_line() => {
                 body.append(&mut found);
-                end_of_statement(after)
+                after
             }
+            Ok((after, _)) => end_of_statement(after),
             Err(fault) => inside.recover(fault),
         };
         inside = inside.skip_newlines();
     }
-    body.iter().rev().skip(1).filter_map(lost_value).for_each(|error| input.report(error));
+    body.windows(2).filter_map(|pair| lost_value(&pair[0], &pair[1])).for_each(|error| input.report(error));
     Ok((inside.advance().back_to(input), body))
 }
 
@@ -44,7 +45,7 @@ fn unexpected(input: Tokens<'_>) -> Diagnostic {
     let error = Diagnostic::error("E0108", input.span(), format!("{} does not belong here", found(input)))
         .label("the statement could end before this");
     match input.kind() {
-        Kind::Symbol(Symbol::Equal) => error.help("only names stand left of `=`; compare with `==`"),
+        Kind::Symbol(Symbol::Equal) => error.help("only names stand left of `=`; if a new statement begins here, the line above must not end with an operator"),
         Kind::Symbol(Symbol::Colon) => {
             error.help("a shape is declared with `input name: [dims]` or `param name: [dims] ~ ...`")
         }
@@ -56,16 +57,31 @@ fn unexpected(input: Tokens<'_>) -> Diagnostic {
     }
 }
 
-fn lost_value(statement: &Statement) -> Option<Diagnostic> {
+fn lost_value(statement: &Statement, next: &Statement) -> Option<Diagnostic> {
     let Statement::Result(value) = statement else { return None };
     let error = Diagnostic::error("E0114", value.span, "this value is lost")
         .label("nothing uses it")
         .note("a value without a name is the result of a body, so only the last line may be one");
-    match value.kind {
+    let negative = |expr: &Expr| matches!(expr.kind, ExprKind::Unary(UnaryOp::Neg, _));
+    let next_line_is_negative = matches!(next, Statement::Result(below) if negative(leftmost(below)));
+    match &value.kind {
         ExprKind::Missing => None,
-        ExprKind::Unary(..) => Some(error.help("to go on with the line above, end that line with the operator")),
+        ExprKind::Binary(BinaryOp::Less, _, right) if negative(leftmost(right)) => {
+            Some(error.help("for an update, write `<-` without a space between `<` and `-`"))
+        }
+        _ if next_line_is_negative => {
+            Some(error.help("the next line begins with `-`, which begins a new value: end this line with the `-`"))
+        }
         _ => Some(error.help("give it a name, `name = ...`, or remove it")),
     }
+}
+
+/// The operand that an expression begins with.
+fn leftmost(mut expr: &Expr) -> &Expr {
+    while let ExprKind::Binary(_, left, _) = &expr.kind {
+        expr = left;
+    }
+    expr
 }
 
 /// One line, which may declare several inputs or states.
@@ -164,20 +180,20 @@ fn assign(input: Tokens<'_>) -> Read<'_, Statement> {
             .help("several names are assigned with `a, b = value`; a result of several values is a tuple: `(a, b)`")
     };
     let (input, _) = expect(Symbol::Equal, no_equal).parse(input)?;
-    let (input, value) = expression(input.skip_newlines())?;
+    let (input, value) = expression(input.next_line())?;
     Ok((input, Statement::Assign { targets, value }))
 }
 
 fn update(input: Tokens<'_>) -> Read<'_, Statement> {
     let (input, target) = name(input)?;
-    let (input, value) = expression(input.advance().skip_newlines())?;
+    let (input, value) = expression(input.advance().next_line())?;
     Ok((input, Statement::Update { target, value }))
 }
 
 fn output(input: Tokens<'_>) -> Read<'_, Statement> {
     let (input, name) = preceded(keyword("output"), name).parse(input)?;
     let (input, _) = expect(Symbol::Equal, |input| no_value(input, "output")).parse(input)?;
-    let (input, value) = expression(input.skip_newlines())?;
+    let (input, value) = expression(input.next_line())?;
     Ok((input, Statement::Output { name, value }))
 }
 
@@ -206,7 +222,7 @@ fn state_item(input: Tokens<'_>) -> Read<'_, Statement> {
     let (input, name) = expect_name("the name of a state").parse(input)?;
     let (input, dims) = opt(preceded(symbol(Symbol::Colon), dims)).parse(input)?;
     let (input, _) = expect(Symbol::Equal, |input| no_value(input, "state")).parse(input)?;
-    let (input, init) = expression(input.skip_newlines())?;
+    let (input, init) = expression(input.next_line())?;
     Ok((input, Statement::State { name, dims, init }))
 }
 
@@ -235,7 +251,7 @@ fn initial_value<'a>(input: Tokens<'a>, name: &Name) -> Read<'a, Expr> {
                 .help("write how it begins: `~ normal(0.02)`, or `= 0` for a constant");
         return Err(wrong_at(input, error));
     };
-    plain_expression(after.skip_newlines())
+    plain_expression(after.next_line())
 }
 
 /// `role a, b`, or nothing.
@@ -293,17 +309,16 @@ fn expect_dims(input: Tokens<'_>) -> Result<(), nom::Err<Fault>> {
     }
     let error = Diagnostic::error("E0117", input.span(), "a shape is missing")
         .label(format!("expected `[`, found {}", found(input)));
-    Err(wrong_at(
-        input,
+    let bracket = input.kind_at(1) == Kind::Symbol(Symbol::OpenBracket);
+    let error =
         match input.word_at(0) {
-            Some(kind) => error.note("numbers have no kind but `int`: precision is chosen in `train`").replace(
-                input.span(),
-                "",
-                format!("write the dims without `{kind}`"),
-            ),
-            None => error.help("write the dims in brackets: `[batch, width]`; `[]` is a single number"),
-        },
-    ))
+            Some(kind) if bracket => error
+                .note("numbers have no kind but `int`: precision is chosen in `train`")
+                .replace(input.span(), "", format!("write the dims without `{kind}`")),
+            Some(dim) if dim != "int" => error.replace(input.span(), format!("[{dim}]"), "dims stand in brackets"),
+            _ => error.help("write the dims in brackets: `[batch, width]`; `[]` is a single number"),
+        };
+    Err(wrong_at(input, error))
 }
 
 fn dim(input: Tokens<'_>) -> Read<'_, Dim> {

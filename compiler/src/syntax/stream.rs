@@ -6,7 +6,7 @@ use super::tree::Name;
 use crate::diagnostic::Diagnostic;
 use crate::source::{FileId, Span};
 use nom::error::{ErrorKind, ParseError};
-use nom::multi::{many0_count, separated_list0};
+use nom::multi::separated_list0;
 use nom::sequence::terminated;
 use nom::{IResult, Input, Parser};
 use std::cell::RefCell;
@@ -137,6 +137,18 @@ impl<'a> Tokens<'a> {
             self = self.advance();
         }
         self
+    }
+
+    /// Behind the newlines that come next, unless there is nothing behind them in this block: what is missing is then
+    /// missing at the end of this line.
+    pub fn next_line(self) -> Self {
+        let below = self.skip_newlines();
+        if below.at_end_of_line() { self } else { below }
+    }
+
+    /// The place behind the last token that was read.
+    pub fn behind(self) -> Span {
+        Span { file: self.file, start: self.last_end, end: self.last_end }
     }
 
     /// Whether a statement or clause may end here.
@@ -330,7 +342,7 @@ pub(super) fn to_brace(input: Tokens<'_>) -> Tokens<'_> {
     let below = input.skip_newlines();
     if input.kind() == Kind::Newline && below.at(Symbol::OpenBrace) {
         let error = Diagnostic::error("E0112", below.span(), "this `{` belongs on the line above")
-            .label("it does not begin a statement")
+            .label("a block does not stand alone")
             .note("a statement ends with its line, so a header without its `{` has no body")
             .help("write the `{` at the end of the header's line");
         below.report(error);
@@ -349,8 +361,7 @@ pub(super) fn comma_list<'a, T>(
 /// A comma and the newlines behind it.
 pub(super) fn comma(input: Tokens<'_>) -> Read<'_, ()> {
     let (input, _) = symbol(Symbol::Comma).parse(input)?;
-    let (input, _) = many0_count(token(Kind::Newline)).parse(input)?;
-    Ok((input, ()))
+    Ok((input.next_line(), ()))
 }
 
 /// The next token in words, for messages.

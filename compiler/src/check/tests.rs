@@ -48,3 +48,21 @@ fn a_gpt_becomes_a_step_whose_size_does_not_depend_on_depth() {
     eprintln!("{:?}", program.inputs);
     assert!(program.generate.is_some());
 }
+
+#[test]
+fn every_example_becomes_a_program() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../dsl-examples");
+    let mut found = 0;
+    for folder in [folder.to_string(), format!("{folder}/bench")] {
+        let mut paths: Vec<_> =
+            std::fs::read_dir(&folder).expect("the examples").map(|entry| entry.expect("readable").path()).collect();
+        paths.sort();
+        for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "train")) {
+            let text = std::fs::read_to_string(&path).expect("readable");
+            let program = checked(&text, &[]).unwrap_or_else(|found| panic!("{}\n{found}", path.display()));
+            assert!(program.warnings.is_empty(), "{}: {:?}", path.display(), program.warnings);
+            found += 1;
+        }
+    }
+    assert!(found >= 12, "only {found} examples");
+}

@@ -212,7 +212,7 @@ impl<'p> Evaluator<'p> {
         let (Some(definition), Some(call)) = (definition, call) else { return Err(Failed) };
         let definition = self.library.definition(definition);
         let name = definition.name.text.clone();
-        let error = Diagnostic::error("E0801", call, format!("`{name}` calls itself without end"))
+        let error = Diagnostic::error("E0802", call, format!("`{name}` calls itself without end"))
             .label("this call leads back here")
             .also(definition.name.span, "defined here")
             .note(format!("definitions are written out where they are used; at most {MAX_CALLS} may be open at a time"))
@@ -226,7 +226,7 @@ impl<'p> Evaluator<'p> {
         self.work += 1;
         if self.depth >= MAX_DEPTH || self.work > MAX_WORK || self.graph.len() > MAX_NODES {
             return self.fail(
-                Diagnostic::error("E0802", span, "the program is too large to write out")
+                Diagnostic::error("E0803", span, "the program is too large to write out")
                     .label("the limit is reached here")
                     .note(format!("at most {MAX_NODES} operations, {MAX_WORK} evaluations, {MAX_DEPTH} levels"))
                     .help("use `repeat` for repeated parts: its body is written out once"),
@@ -333,7 +333,7 @@ impl<'p> Evaluator<'p> {
         }
         let shape = super::value::numbers_shown(shape);
         self.fail(
-            Diagnostic::error("E0803", span, "this tensor is too large")
+            Diagnostic::error("E0804", span, "this tensor is too large")
                 .label(format!("{shape}: more than {MAX_ELEMENTS} elements"))
                 .help("make a dim smaller"),
         )

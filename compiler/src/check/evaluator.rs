@@ -99,6 +99,8 @@ pub(super) struct Evaluator<'p> {
     next_frame: u32,
     depth: u32,
     work: u32,
+    /// A limit has been met: everything fails silently from here on.
+    exhausted: bool,
 }
 
 impl<'p> Evaluator<'p> {
@@ -121,6 +123,7 @@ impl<'p> Evaluator<'p> {
             next_frame: 0,
             depth: 0,
             work: 0,
+            exhausted: false,
         }
     }
 
@@ -224,7 +227,11 @@ impl<'p> Evaluator<'p> {
     /// Guards one level of evaluation against exhaustion of stack and time.
     pub(super) fn guarded<T>(&mut self, span: Span, work: impl FnOnce(&mut Self) -> Checked<T>) -> Checked<T> {
         self.work += 1;
+        if self.exhausted {
+            return Err(Failed);
+        }
         if self.depth >= MAX_DEPTH || self.work > MAX_WORK || self.graph.len() > MAX_NODES {
+            self.exhausted = true;
             return self.fail(
                 Diagnostic::error("E0803", span, "the program is too large to write out")
                     .label("the limit is reached here")

@@ -224,11 +224,7 @@ pub(super) fn unknown_name(
 
 impl Library {
     /// Replaces constants (and simple clauses of `train`) by what `--set name=value` says.
-    pub(super) fn apply_settings(
-        &mut self,
-        map: &mut SourceMap,
-        settings: &[(String, String)],
-    ) -> Vec<Diagnostic> {
+    pub(super) fn apply_settings(&mut self, map: &mut SourceMap, settings: &[(String, String)]) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
         for (name, value) in settings {
             let text = format!("const {name} = {value}\n");

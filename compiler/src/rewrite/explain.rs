@@ -1,6 +1,11 @@
 //! Why a node of the rewritten graph is what it is: the rules that lead there from the source.
 
-use super::{Options, Session, language::Term, rules, saturate::rule_of};
+use super::{
+    Options, Session,
+    language::Term,
+    rules,
+    saturate::rule_of,
+};
 use crate::{
     graph::{Graph, NodeId, ScopeId},
     source::Span,

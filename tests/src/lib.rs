@@ -2,8 +2,9 @@
 //! expected texts that `BLESS=1` writes anew.
 
 use std::path::{Path, PathBuf};
+use trainc::check;
 use trainc::diagnostic::Diagnostic;
-use trainc::source::{FileId, SourceMap};
+use trainc::source::{FileId, SourceMap, Span};
 
 pub mod golden;
 pub mod markdown;
@@ -25,10 +26,45 @@ pub fn diagnose(name: &str, bytes: &[u8]) -> (SourceMap, Vec<Diagnostic>) {
 }
 
 fn front_end(sources: &mut SourceMap, file: FileId) -> Vec<Diagnostic> {
-    trainc::syntax::parse(file, &sources.file(file).text).errors
+    let mut alone = Alone { map: std::mem::take(sources), root: file };
+    let found = check::diagnose(&mut alone, file, &[]);
+    *sources = alone.map;
+    found
+}
+
+/// A program that can import nothing but the library (and itself).
+struct Alone {
+    map: SourceMap,
+    root: FileId,
+}
+
+impl check::Sources for Alone {
+    fn map(&mut self) -> &mut SourceMap {
+        &mut self.map
+    }
+
+    fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
+        let itself = self.map.file(self.root).name == path;
+        if itself { Ok(self.root) } else { Err(check::import_failed(span, path, "no such file")) }
+    }
 }
 
 fn read(
+    name: &str,
+    bytes: &[u8],
+    look: impl FnOnce(&mut SourceMap, FileId) -> Vec<Diagnostic> + Send,
+) -> (SourceMap, Vec<Diagnostic>) {
+    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+    std::thread::scope(|scope| {
+        let reading = thread.spawn_scoped(scope, || read_here(name, bytes, look)).expect("a thread can be started");
+        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// As much as a program's main thread has: the parser recurses, and tests run in threads with less.
+const STACK_BYTES: usize = 8 << 20;
+
+fn read_here(
     name: &str,
     bytes: &[u8],
     look: impl FnOnce(&mut SourceMap, FileId) -> Vec<Diagnostic>,

@@ -205,7 +205,7 @@ impl Evaluator<'_> {
         if own.is_some_and(|own| own.saturating_add(others) <= MAX_PARAMETERS) {
             return Ok(());
         }
-        let error = Diagnostic::error("E0803", span, "the model has too many parameters")
+        let error = Diagnostic::error("E0804", span, "the model has too many parameters")
             .label(format!("this one has the shape {}", numbers_shown(shape)))
             .note(format!("the limit is {MAX_PARAMETERS} numbers in all"))
             .help("make a dim smaller");

@@ -145,7 +145,7 @@ impl Evaluator<'_> {
     /// Gives the parameters of a definition their values: first numbers and the like, then tensors, whose shapes bind
     /// the names of dims, then defaults, which may use all of these.
     pub(super) fn bind(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Checked<()> {
-        let slots = self.slots(definition, given, span)?;
+        let slots = self.slots(definition, given)?;
         let pairs: Vec<(&Parameter, Option<Given>)> = definition.parameters.iter().zip(slots).collect();
         let (tensors, others): (Vec<_>, Vec<_>) =
             pairs.into_iter().partition(|(parameter, _)| parameter.tensor.is_some());
@@ -193,8 +193,7 @@ impl Evaluator<'_> {
     }
 
     /// Which argument belongs to which parameter.
-    fn slots(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Checked<Vec<Option<Given>>> {
-        let _ = span;
+    fn slots(&mut self, definition: &Definition, given: Vec<Given>) -> Checked<Vec<Option<Given>>> {
         let mut slots: Vec<Option<Given>> = vec![None; definition.parameters.len()];
         for (position, given) in given.into_iter().enumerate() {
             let slot = match &given.name {

@@ -99,6 +99,8 @@ pub(super) struct Evaluator<'p> {
     next_frame: u32,
     depth: u32,
     work: u32,
+    /// A limit has been met: everything fails silently from here on.
+    exhausted: bool,
 }
 
 impl<'p> Evaluator<'p> {
@@ -121,6 +123,7 @@ impl<'p> Evaluator<'p> {
             next_frame: 0,
             depth: 0,
             work: 0,
+            exhausted: false,
         }
     }
 
@@ -212,7 +215,7 @@ impl<'p> Evaluator<'p> {
         let (Some(definition), Some(call)) = (definition, call) else { return Err(Failed) };
         let definition = self.library.definition(definition);
         let name = definition.name.text.clone();
-        let error = Diagnostic::error("E0801", call, format!("`{name}` calls itself without end"))
+        let error = Diagnostic::error("E0802", call, format!("`{name}` calls itself without end"))
             .label("this call leads back here")
             .also(definition.name.span, "defined here")
             .note(format!("definitions are written out where they are used; at most {MAX_CALLS} may be open at a time"))
@@ -224,9 +227,13 @@ impl<'p> Evaluator<'p> {
     /// Guards one level of evaluation against exhaustion of stack and time.
     pub(super) fn guarded<T>(&mut self, span: Span, work: impl FnOnce(&mut Self) -> Checked<T>) -> Checked<T> {
         self.work += 1;
+        if self.exhausted {
+            return Err(Failed);
+        }
         if self.depth >= MAX_DEPTH || self.work > MAX_WORK || self.graph.len() > MAX_NODES {
+            self.exhausted = true;
             return self.fail(
-                Diagnostic::error("E0802", span, "the program is too large to write out")
+                Diagnostic::error("E0803", span, "the program is too large to write out")
                     .label("the limit is reached here")
                     .note(format!("at most {MAX_NODES} operations, {MAX_WORK} evaluations, {MAX_DEPTH} levels"))
                     .help("use `repeat` for repeated parts: its body is written out once"),
@@ -333,7 +340,7 @@ impl<'p> Evaluator<'p> {
         }
         let shape = super::value::numbers_shown(shape);
         self.fail(
-            Diagnostic::error("E0803", span, "this tensor is too large")
+            Diagnostic::error("E0804", span, "this tensor is too large")
                 .label(format!("{shape}: more than {MAX_ELEMENTS} elements"))
                 .help("make a dim smaller"),
         )

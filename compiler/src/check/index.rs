@@ -218,7 +218,7 @@ impl Evaluator<'_> {
             Entry::Element(number) => self.pick(cursor, number, span),
             Entry::Lookup(ids) => self.look_up(cursor, ids, position, span),
             Entry::Affine(affine) => {
-                let windows = self.windows(affine, cursor, span)?;
+                let windows = self.windows(affine, span)?;
                 self.slide(cursor, windows, span)
             }
         }
@@ -260,7 +260,7 @@ impl Evaluator<'_> {
     }
 
     /// Settles which index of an affine entry runs within a window and which from window to window.
-    fn windows(&mut self, affine: Affine, cursor: &Cursor, span: Span) -> Checked<Windows> {
+    fn windows(&mut self, affine: Affine, span: Span) -> Checked<Windows> {
         let Affine { terms, offset } = affine;
         let whole = |x: f64| x.fract() == 0.0 && x.abs() <= 1e9;
         if !whole(offset) || terms.iter().any(|(_, factor)| !whole(*factor) || *factor <= 0.0) || terms.len() > 2 {
@@ -283,7 +283,6 @@ impl Evaluator<'_> {
             None if stride > 1.0 => stride as u64,
             None => return self.unknown_range(&inner, span),
         };
-        let _ = cursor;
         Ok(Windows { outer, inner: Some(inner), stride: stride as u64, size, offset })
     }
 

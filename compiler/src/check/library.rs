@@ -224,12 +224,7 @@ pub(super) fn unknown_name(
 
 impl Library {
     /// Replaces constants (and simple clauses of `train`) by what `--set name=value` says.
-    pub(super) fn apply_settings(
-        &mut self,
-        map: &mut SourceMap,
-        root: FileId,
-        settings: &[(String, String)],
-    ) -> Vec<Diagnostic> {
+    pub(super) fn apply_settings(&mut self, map: &mut SourceMap, settings: &[(String, String)]) -> Vec<Diagnostic> {
         let mut errors = Vec::new();
         for (name, value) in settings {
             let text = format!("const {name} = {value}\n");
@@ -238,7 +233,7 @@ impl Library {
             let first = parsed.file.items.into_iter().next();
             match first {
                 Some(Item::Const(constant)) if parsed.errors.is_empty() => {
-                    errors.extend(self.apply(constant, file, root).err());
+                    errors.extend(self.apply(constant, file).err());
                 }
                 _ => errors.extend(parsed.errors),
             }
@@ -246,7 +241,7 @@ impl Library {
         errors
     }
 
-    fn apply(&mut self, setting: Const, file: FileId, root: FileId) -> Result<(), Diagnostic> {
+    fn apply(&mut self, setting: Const, file: FileId) -> Result<(), Diagnostic> {
         let name = &setting.name;
         if let Some((Entity::Const(index), _)) = self.user.get(&name.text) {
             self.consts[*index].value = self.as_text(setting.value);
@@ -265,9 +260,8 @@ impl Library {
             .map(|(name, _)| name.as_str());
         let known: Vec<&str> = own.chain(super::train::SETTABLE).collect();
         let place = Span { file, start: name.span.start, end: name.span.end };
-        let _ = root;
         let error =
-            Diagnostic::error("E0204", place, format!("`--set {}`: the program has no such constant", name.text));
+            Diagnostic::error("E0201", place, format!("`--set {}`: the program has no such constant", name.text));
         Err(match suggest::closest(&name.text, known.iter().copied()) {
             Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
             None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),

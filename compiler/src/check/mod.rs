@@ -43,7 +43,7 @@ use library::Library;
 const STACK_BYTES: usize = 256 << 20;
 
 /// Where source files come from.
-pub trait Sources {
+pub trait Sources: Send {
     /// All files loaded so far; the checker adds the standard library.
     fn map(&mut self) -> &mut SourceMap;
 
@@ -71,16 +71,19 @@ pub fn check(
     root: FileId,
     settings: &[(String, String)],
 ) -> Result<Program, Vec<Diagnostic>> {
-    let (mut library, errors) = Library::load(sources, root);
-    if !errors.is_empty() {
-        return Err(errors);
+    on_large_stack(|| check_here(sources, root, settings))
+}
+
+fn check_here(
+    sources: &mut dyn Sources,
+    root: FileId,
+    settings: &[(String, String)],
+) -> Result<Program, Vec<Diagnostic>> {
+    let (mut library, mut errors) = Library::load(sources, root);
+    if errors.is_empty() {
+        errors = library.apply_settings(sources.map(), settings);
     }
-    let errors = library.apply_settings(sources.map(), root, settings);
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let map: &SourceMap = sources.map();
-    on_large_stack(|| build(&library, map, root))
+    if errors.is_empty() { build(&library, sources.map(), root) } else { Err(errors) }
 }
 
 /// All findings of a program, warnings included.
@@ -101,7 +104,7 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 fn build(library: &Library, map: &SourceMap, root: FileId) -> Result<Program, Vec<Diagnostic>> {
     let mut evaluator = Evaluator::new(library, map);
-    for finding in names::findings(library, map) {
+    for finding in names::findings(library) {
         evaluator.report(finding);
     }
     let program = program(&mut evaluator, root);

@@ -6,14 +6,13 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    source::{SourceMap, Span},
+    source::Span,
     syntax::tree::{Clause, Definition, DefinitionKind, Dim, Expr, ExprKind, IndexEntry, Name, Statement, Word},
 };
 use std::collections::BTreeSet;
 
 /// Findings about the names in the program's own files.
-pub(super) fn findings(library: &Library, map: &SourceMap) -> Vec<Diagnostic> {
-    let _ = map;
+pub(super) fn findings(library: &Library) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     let mut blocks = Names::default();
     library.trains.iter().chain(&library.data).for_each(|block| blocks.clauses(&block.clauses));

@@ -306,15 +306,15 @@ impl Evaluator<'_> {
         let Some(clause) = clause_of(block, "precision") else { return Ok(Precision::F32) };
         let expr = self.single(clause)?;
         let word = match clause.words.first().and_then(word_of) {
-            Some(word @ ("f32" | "bf16")) => word.to_string(),
+            Some(word) if self.library.find(word, expr.span.file).is_none() => format!("`{word}`"),
             _ => match self.expression(expr)? {
                 Value::Text(text) => text.to_string(),
                 other => other.describe(),
             },
         };
         match word.as_str() {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
+            "f32" | "`f32`" => Ok(Precision::F32),
+            "bf16" | "`bf16`" => Ok(Precision::Bf16),
             _ => {
                 let error = Diagnostic::error("E0710", expr.span, "the precision is `f32` or `bf16`");
                 self.fail(error.label(format!("found {word}")).help("write `precision f32` or `precision bf16`"))
@@ -471,15 +471,8 @@ impl Evaluator<'_> {
                 .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
         }
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
-        let gradients = match differentiate(&mut self.graph, loss, &wrt) {
-            Ok(gradients) => gradients,
-            Err(error) => {
-                return self.fail(
-                    Diagnostic::error("E0511", plan.loss.span, "the loss cannot be differentiated")
-                        .label(error.to_string()),
-                );
-            }
-        };
+        let gradients = differentiate(&mut self.graph, loss, &wrt)
+            .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
         let mut found = Vec::new();
         for ((index, _), gradient) in nodes.into_iter().zip(gradients) {
             match gradient {

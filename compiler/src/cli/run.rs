@@ -81,7 +81,11 @@ pub fn artifact(program: &Program) -> Result<Artifact, Failure> {
         return Artifact::read(&program.file).map_err(|error| of_runtime(error.into()));
     }
     let (mut compilation, _, provenance) = sources::compile(program)?;
-    compilation.artifact(&[trainc_kernels::host_isa()], &provenance).map_err(Failure::run)
+    let artifact = compilation.artifact(&[trainc_kernels::host_isa()], &provenance).map_err(Failure::run);
+    drop(compilation);
+    // What the compiler used goes back to the system before the run's own memory is taken.
+    unsafe { libc::malloc_trim(0) };
+    artifact
 }
 
 /// What the command line says about execution.

@@ -1,5 +1,6 @@
 //! Whole programs, from text to trained numbers.
 
+mod cli;
 mod depth;
 mod determinism;
 mod examples;

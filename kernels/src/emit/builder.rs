@@ -412,6 +412,11 @@ impl Builder {
 
 /// Conversions and vectors.
 impl Builder {
+    /// The same i64 or pointer, of which the optimiser knows nothing.
+    pub fn opaque(&mut self, a: Value) -> Value {
+        self.define(a.ty, format_args!("llvm.inline_asm \"\", \"=r,0\" {a} : ({}) -> {}", a.ty, a.ty))
+    }
+
     fn convert(&mut self, name: &str, a: Value, elem: Elem) -> Value {
         let ty = a.ty.with(elem);
         self.define(ty, format_args!("{name} {a} : {} to {ty}", a.ty))
@@ -487,6 +492,12 @@ impl Builder {
             Type::POINTER,
             format_args!("llvm.getelementptr inbounds {base}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, {elem}"),
         )
+    }
+
+    /// The address `offset` (i64) bytes from `base`.
+    pub fn byte_at(&mut self, base: Value, offset: Value) -> Value {
+        let operation = format_args!("llvm.getelementptr {base}[{offset}] : (!llvm.ptr, i64) -> !llvm.ptr, i8");
+        self.define(Type::POINTER, operation)
     }
 
     /// A load aligned to one element. `invariant`: the memory does not change while the function runs.

@@ -24,6 +24,11 @@ const WORK_PER_TILE: u64 = 128 * 1024;
 /// Elements below which a packing tile is not worth its own launch.
 const PACK_PER_TILE: u64 = 16 * 1024;
 
+/// Panels, or tiles of rows, that are packed together.
+pub(super) const GROUP: u64 = 4;
+/// Rows of the left factor this many bytes apart fall into one set of a 32 KiB, 8-way first-level cache.
+const SAME_SET: u64 = 4096;
+
 /// Where a factor is read by the microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -165,12 +170,20 @@ impl Plan {
         right.into_iter().chain(left).collect()
     }
 
-    /// Units of a packing stage: panels, or tiles of rows.
+    /// Units of a packing stage: groups of panels, or of tiles of rows.
     pub fn pack_units(&self, shared: Shared) -> u64 {
         match shared {
-            Shared::Right => self.batch * self.panels,
-            Shared::Left => self.batch * self.row_tiles(),
+            Shared::Right => self.batch * self.panel_groups(),
+            Shared::Left => self.batch * self.row_groups(),
         }
+    }
+
+    pub fn panel_groups(&self) -> u64 {
+        self.panels.div_ceil(GROUP)
+    }
+
+    pub fn row_groups(&self) -> u64 {
+        self.row_tiles().div_ceil(GROUP)
     }
 
     pub fn pack_tiles(&self, shared: Shared) -> u64 {
@@ -181,7 +194,7 @@ impl Plan {
         tile_count(self.pack_units(shared), elements, PACK_PER_TILE)
     }
 
-    pub fn row_tiles(&self) -> u64 {
+    fn row_tiles(&self) -> u64 {
         self.rows.div_ceil(self.tile.rows)
     }
 
@@ -245,8 +258,10 @@ impl Plan {
         self.depth_per_block.next_multiple_of(self.tile.lanes.into())
     }
 
+    /// Elements between rows of a left factor in the workspace; no two rows of a tile share their cache sets.
     pub fn padded_depth(&self) -> u64 {
-        self.depth.next_multiple_of(self.tile.lanes.into())
+        let depth = self.depth.next_multiple_of(self.tile.lanes.into());
+        if (4 * depth).is_multiple_of(SAME_SET) { depth + 16 } else { depth }
     }
 
     /// Elements of the left factor of one batch entry in the workspace.
@@ -286,7 +301,8 @@ fn direct(kernel: &Kernel, gemm: &Gemm) -> Option<Direct> {
     let depth = first + (gemm.m.len() + gemm.n.len()) as u32;
     let stride = |dims: &[u64], var: u32| if dims.is_empty() { Some(0) } else { index.stride_of(var, &gemm.exprs) };
     let strides = [stride(&gemm.m, first)?, stride(&gemm.k, depth)?];
-    let walks = gemm.m.len() <= 1 && gemm.k.len() <= 1 && strides[0] >= 0 && (0..=1).contains(&strides[1]);
+    let spreads = strides[0] == 0 || strides[0] as u64 * 4 % SAME_SET != 0;
+    let walks = spreads && gemm.m.len() <= 1 && gemm.k.len() <= 1 && strides[0] >= 0 && (0..=1).contains(&strides[1]);
     (is_float && gemm.precision == Precision::F32 && walks).then(|| Direct {
         buffer: *buffer,
         index: index.clone(),

@@ -230,9 +230,9 @@ impl Builder {
             halves.push([[0, 4, 1, 5], [2, 6, 3, 7]].map(|order| self.shuffle(pair[0], pair[1], &chunks(&order))));
         }
         let mut columns = Vec::new();
-        for half in 0..2 {
+        for (first, second) in halves[0].into_iter().zip(halves[1]) {
             for order in [[0, 1, 4, 5], [2, 3, 6, 7]] {
-                columns.push(self.shuffle(halves[0][half], halves[1][half], &chunks(&order)));
+                columns.push(self.shuffle(first, second, &chunks(&order)));
             }
         }
         columns

@@ -541,14 +541,6 @@ impl Builder {
             mask.ty
         );
     }
-
-    /// Asks for the cache line of an address, to be read soon.
-    pub fn prefetch(&mut self, address: Value) {
-        let _ = writeln!(
-            self.body,
-            "\"llvm.intr.prefetch\"({address}) <{{rw = 0 : i32, hint = 3 : i32, cache = 1 : i32}}> : (!llvm.ptr) -> ()"
-        );
-    }
 }
 
 /// An open loop.

@@ -54,17 +54,17 @@ impl Lowering<'_> {
     fn pack_shared_left(&mut self, unit: Value) {
         let (group, batch) = self.e.b.split(unit, self.plan.row_groups());
         let point = self.batch_point(batch);
-        let entry = self.e.b.times(batch, self.plan.left_elements());
-        let base = self.workspace_at(self.plan.left_workspace_offset());
-        let base = self.e.b.float_at(base, entry);
-        let rows = GROUP * self.plan.tile.rows;
-        let start = self.e.b.times(group, rows);
-        let (zero, depth, stride) = (self.e.b.i64(0), self.whole_depth(), self.plan.padded_depth());
-        let position = self.packed_left(self.plan.left_layout, start, zero, stride);
-        let target = self.e.b.float_at(base, position);
-        let limit = self.e.b.i64(self.plan.rows as i64);
-        let rows = self.span(start, rows, limit);
-        self.pack_rows(&point, rows, depth, (target, stride));
+        let length = GROUP * self.plan.tile.rows;
+        let (start, limit) = (self.e.b.times(group, length), self.e.b.i64(self.plan.rows as i64));
+        let rows = self.span(start, length, limit);
+        let depth = self.whole_depth();
+        self.pieces(depth, self.plan.depth_per_block, |lowering, depth| {
+            let (zero, stride) = (lowering.e.b.i64(0), lowering.plan.padded_depth_block());
+            let base = lowering.left_workspace(batch, depth.start);
+            let position = lowering.packed_left(lowering.plan.left_layout, start, zero, stride);
+            let target = lowering.e.b.float_at(base, position);
+            lowering.pack_rows(&point, rows, depth, (target, stride));
+        });
     }
 
     /// Packs the right factor of a block: its panels, one after the other, each `depth_per_block` deep.

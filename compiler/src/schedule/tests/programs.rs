@@ -347,7 +347,11 @@ pub fn recurrent() -> Case {
     let (whole, gain) = b.layered(scope, &[8]);
     let y = b.contract(carry, shared, "bi,oi>bo");
     let y = b.g.unary(Unary::Tanh, y);
-    let y = { let shape = b.g.shape(y).to_vec(); let gain = b.g.broadcast_to_leading(gain, &shape); b.g.times(y, gain) };
+    let y = {
+        let shape = b.g.shape(y).to_vec();
+        let gain = b.g.broadcast_to_leading(gain, &shape);
+        b.g.times(y, gain)
+    };
     let draw = b.g.add(Op::Random { stream: 5, shape: vec![4, 8], scope }, &[]);
     let limit = b.g.full_like(0.8, draw);
     let keep = b.g.binary(Binary::Less, draw, limit);
@@ -389,7 +393,12 @@ pub fn attention() -> Case {
         b.g.permute(part, &[0, 2, 1, 3])
     };
     let (q, k, v) = (part(&mut b, 0, 2), part(&mut b, 2, 1), part(&mut b, 3, 1));
-    let turned = { let low = b.g.slice(k, 3, 0, 3); let high = b.g.slice(k, 3, 3, 3); let low = b.g.negative(low); b.g.add(Op::Concat { axis: 3 }, &[high, low]) };
+    let turned = {
+        let low = b.g.slice(k, 3, 0, 3);
+        let high = b.g.slice(k, 3, 3, 3);
+        let low = b.g.negative(low);
+        b.g.add(Op::Concat { axis: 3 }, &[high, low])
+    };
     let spec = AttentionSpec { scale: 0.4.into(), mask: Mask::Window(3), precision: Precision::F32 };
     let o = b.g.add(Op::Attention(spec), &[q, turned, v]);
     let lse = b.g.project(o, 1);

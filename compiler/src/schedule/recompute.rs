@@ -147,8 +147,10 @@ impl Cloning<'_> {
     fn version(&mut self, new: &mut Dag, id: Id, scope: usize, pass: u32) -> Id {
         let node = &self.old.nodes[id];
         let elsewhere = node.scope != scope || scope == 0 || self.pass[id] >= pass;
-        let in_memory =
-            is_place(&node.op) || (self.kept.contains(&node.origin) && !self.recomputed.contains(&node.origin));
+        // A further result goes with the operation that it is a result of.
+        let source = if let Op::Project { .. } = node.op { &self.old.nodes[node.operands[0]] } else { node };
+        let kept = self.kept.contains(&source.origin) && !self.recomputed.contains(&source.origin);
+        let in_memory = is_place(&source.op) || kept;
         if elsewhere || in_memory {
             return self.moved[id];
         }

@@ -100,54 +100,53 @@ fn emit(b: &mut Builder, tile: Tile, rows: u64) {
     });
 }
 
-/// The loops over k: unrolled, then the rest.
+/// The loops over k: unrolled, then the rest. Two pointers advance; rows are reached by offsets in bytes. LLVM must take
+/// these and the advanced pointer as unrelated numbers, or it would chain their additions (and the loop wait for them)
+/// or keep their combinations in more registers than there are.
 fn contraction(b: &mut Builder, tile: Tile, left: Left, right: Value, depth: Value, sums: Vec<Value>) -> Vec<Value> {
     let (zero, one, unroll) = (b.i64(0), b.i64(1), b.i64(UNROLL));
     let rows = sums.len() as u64 / 2;
-    let bases: Vec<Value> = (0..rows)
+    let offsets: Vec<Value> = (1..rows)
         .map(|row| {
-            let row = b.i64(row as i64);
-            let offset = b.mul(row, left.row_stride);
-            b.address(left.pointer, offset, Elem::F32)
+            let offset = b.times(left.row_stride, 4 * row);
+            b.opaque(offset)
         })
         .collect();
+    let k_stride = b.times(left.k_stride, 4);
     let rest = b.rem_unsigned(depth, unroll);
     let main = b.sub(depth, rest);
-    let mut state = sums;
+    let mut state = [&[left.pointer, right], &sums[..]].concat();
     for (low, high, step) in [(zero, main, unroll), (main, depth, one)] {
         let open = b.begin_loop((low, high, step), &state);
-        let mut sums = open.carried.clone();
+        let mut inside = open.carried.clone();
         let iterations = if step == one { 1 } else { UNROLL };
-        for iteration in 0..iterations {
-            let shift = b.i64(iteration);
-            let k = b.add(open.counter, shift);
-            sums = rank_one(b, tile, &bases, (left.k_stride, right, k), &sums);
+        for _ in 0..iterations {
+            let sums = rank_one(b, tile, (inside[0], &offsets), inside[1], &inside[2..]);
+            let advanced = b.byte_at(inside[0], k_stride);
+            inside[0] = b.opaque(advanced);
+            inside[1] = b.float_after(inside[1], tile.columns());
+            inside.splice(2.., sums);
         }
-        state = b.end_loop(open, &sums);
+        state = b.end_loop(open, &inside);
     }
-    state
+    state.split_off(2)
 }
 
 /// `sums += left[.., k] ⊗ right[k, ..]`
 fn rank_one(
     b: &mut Builder,
     tile: Tile,
-    bases: &[Value],
-    (k_stride, right, k): (Value, Value, Value),
+    (left, offsets): (Value, &[Value]),
+    right: Value,
     sums: &[Value],
 ) -> Vec<Value> {
-    let columns = b.i64(tile.columns() as i64);
-    let offset = b.mul(k, columns);
-    let row = b.address(right, offset, Elem::F32);
-    let halves = [0, 1].map(|half| {
-        let offset = b.i64(half * i64::from(tile.lanes));
-        let address = b.address(row, offset, Elem::F32);
+    let halves = [0, u64::from(tile.lanes)].map(|half| {
+        let address = b.float_after(right, half);
         b.load(address, Type::vector(Elem::F32, tile.lanes), false)
     });
-    let offset = b.mul(k, k_stride);
     let mut next = Vec::with_capacity(sums.len());
-    for (&base, sums) in bases.iter().zip(sums.chunks(2)) {
-        let address = b.address(base, offset, Elem::F32);
+    for (row, sums) in sums.chunks(2).enumerate() {
+        let address = if row == 0 { left } else { b.byte_at(left, offsets[row - 1]) };
         let factor = b.load(address, Type::scalar(Elem::F32), false);
         let factor = b.splat(factor, tile.lanes);
         next.extend([0, 1].map(|half| b.fma(factor, halves[half], sums[half])));
@@ -231,9 +230,9 @@ impl Builder {
             halves.push([[0, 4, 1, 5], [2, 6, 3, 7]].map(|order| self.shuffle(pair[0], pair[1], &chunks(&order))));
         }
         let mut columns = Vec::new();
-        for half in 0..2 {
+        for (first, second) in halves[0].into_iter().zip(halves[1]) {
             for order in [[0, 1, 4, 5], [2, 3, 6, 7]] {
-                columns.push(self.shuffle(halves[0][half], halves[1][half], &chunks(&order)));
+                columns.push(self.shuffle(first, second, &chunks(&order)));
             }
         }
         columns

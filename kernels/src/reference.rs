@@ -213,17 +213,30 @@ fn reduce(kind: ReduceKind, (best, place): (f64, f64), value: f64, position: usi
 }
 
 fn run_gemm(gemm: &Gemm, buffers: &mut [HostBuffer], instance: u64) {
-    let extents = [&gemm.batch[..], &gemm.m, &gemm.n].concat();
-    let exprs = &gemm.exprs;
-    for place in domain(&extents) {
-        let mut sum = 0.0;
-        for k in domain(&gemm.k) {
-            let vars = [&place[..], &k].concat();
-            let known = BTreeMap::new();
-            let mut at = Evaluator { exprs, buffers, instance, vars: &vars, accumulators: &[], known };
-            sum += factor(gemm.precision, at.value(gemm.lhs)) * factor(gemm.precision, at.value(gemm.rhs));
+    let [batch, m, n, k] = [&gemm.batch, &gemm.m, &gemm.n, &gemm.k].map(|dims| domain(dims).collect::<Vec<_>>());
+    let (no_row, no_column) = (vec![0; gemm.m.len()], vec![0; gemm.n.len()]);
+    for entry in &batch {
+        // Each factor is evaluated once for all rows, or columns, that it meets.
+        let of = |root: ExprId, row: &[u64], column: &[u64]| -> Vec<f64> {
+            k.iter()
+                .map(|k| {
+                    let vars = [entry, row, column, k].concat();
+                    let known = BTreeMap::new();
+                    let mut at =
+                        Evaluator { exprs: &gemm.exprs, buffers, instance, vars: &vars, accumulators: &[], known };
+                    factor(gemm.precision, at.value(root))
+                })
+                .collect()
+        };
+        let left: Vec<Vec<f64>> = m.iter().map(|row| of(gemm.lhs, row, &no_column)).collect();
+        let right: Vec<Vec<f64>> = n.iter().map(|column| of(gemm.rhs, &no_row, column)).collect();
+        for (row, left) in m.iter().zip(&left) {
+            for (column, right) in n.iter().zip(&right) {
+                let sum: f64 = left.iter().zip(right).map(|(a, b)| a * b).sum();
+                let vars = [&entry[..], row, column].concat();
+                execute(&gemm.stores, &gemm.exprs, buffers, (instance, &vars, &[sum]));
+            }
         }
-        execute(&gemm.stores, exprs, buffers, (instance, &place, &[sum]));
     }
 }
 

@@ -11,9 +11,11 @@ use trainc_kernels::ir::{Binary, DType, ReduceKind};
 /// A node's position in a [`Dag`].
 pub(super) type Id = usize;
 
-/// Sums over whole tensors of at least this many elements are cut into chunks.
+/// Whole tensors are reduced in blocks of trailing axes with at least this many elements.
+const BLOCK: u64 = 256;
+/// A single axis is cut into chunks if it has at least this many elements.
 const CHUNKED_FROM: u64 = 1 << 14;
-/// Most chunks of a sum: enough for any number of threads, few enough to add up in one go.
+/// Most chunks of a single axis: enough for any number of threads, few enough to add up in one go.
 const MAX_CHUNKS: u64 = 256;
 
 /// An operation and what the schedule must know of it.
@@ -67,6 +69,8 @@ pub(super) struct Dag {
     pub outputs: Vec<(Output, Id)>,
     /// Where a value lies, if not in a buffer of its own.
     pub homes: BTreeMap<Id, Home>,
+    /// Copies into tensors whose old value others still need: they share no kernel.
+    pub late: BTreeSet<Id>,
 }
 
 /// A place for a value that is not a buffer of its own.
@@ -255,6 +259,7 @@ impl Dag {
             self.outputs[position].1 = value;
             if let Some(tensor) = tensor {
                 self.homes.insert(value, Home::Tensor(tensor));
+                self.late.extend(Some(value).filter(|_| choices.copied.contains(&tensor)));
             }
         }
     }
@@ -322,28 +327,36 @@ fn imported(graph: &Graph, id: NodeId, operands: Vec<Id>) -> Node {
     }
 }
 
-/// Cuts a sum or maximum of all elements in two: of each chunk, and of the chunks.
+/// Cuts a sum or maximum of all elements in two: of each block, and of the blocks. The first axis is never part of a
+/// block, so that depth, which is the first axis of stacked tensors, does not decide which kernels there are.
 fn chunk_sums(dag: &mut Dag, node: Node) -> Id {
     let Op::Reduce { kind, axes } = &node.op else { return dag.push(node) };
-    let operand = dag.nodes[node.operands[0]].clone();
-    let elements = operand.elements();
-    let whole = axes.len() == operand.shape.len() && *kind != ReduceKind::ArgMax;
-    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements % chunks == 0).unwrap_or(1);
-    if !whole || elements < CHUNKED_FROM || chunks == 1 {
+    let shape = dag.nodes[node.operands[0]].shape.clone();
+    if axes.len() != shape.len() || *kind == ReduceKind::ArgMax {
         return dag.push(node);
     }
+    let (operand, shape) = if shape.len() == 1 { chunked(dag, node.operands[0]) } else { (node.operands[0], shape) };
+    let is_block = |first: &usize| shape[*first..].iter().product::<u64>() >= BLOCK;
+    let Some(first) = (1..shape.len()).rev().find(is_block) else { return dag.push(node) };
+    let reduce = |axes: std::ops::Range<usize>| Op::Reduce { kind: *kind, axes: axes.collect() };
+    let blocks = shape[..first].to_vec();
+    let op = reduce(first..shape.len());
+    let blocks = dag.push(Node { op, shape: blocks, operands: vec![operand], ..node.clone() });
+    dag.push(Node { op: reduce(0..first), operands: vec![blocks], ..node.clone() })
+}
+
+/// A long vector as chunks of equal length, if it has a suitable divisor.
+fn chunked(dag: &mut Dag, id: Id) -> (Id, Vec<u64>) {
+    let vector = dag.nodes[id].clone();
+    let elements = vector.elements();
+    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements % chunks == 0).unwrap_or(1);
+    if elements < CHUNKED_FROM || chunks == 1 {
+        return (id, vector.shape);
+    }
     let shape = vec![chunks, elements / chunks];
-    let flat = Node {
-        op: Op::Reshape { shape: shape.clone() },
-        shape,
-        stored: false,
-        operands: node.operands.clone(),
-        ..operand
-    };
-    let flat = dag.push(flat);
-    let part = |axis: usize| Op::Reduce { kind: *kind, axes: vec![axis] };
-    let parts = dag.push(Node { op: part(1), shape: vec![chunks], operands: vec![flat], ..node.clone() });
-    dag.push(Node { op: part(0), operands: vec![parts], ..node.clone() })
+    let op = Op::Reshape { shape: shape.clone() };
+    let reshaped = Node { op, shape: shape.clone(), stored: false, operands: vec![id], ..vector };
+    (dag.push(reshaped), shape)
 }
 
 /// Has stacked values computed straight into the stack, and summed ones by a kernel that adds them up.

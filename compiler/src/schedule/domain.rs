@@ -8,10 +8,10 @@ use super::{
 use crate::graph::Op;
 use trainc_kernels::ir::Index;
 
-/// Fewest rows over which element-wise work of many elements may be spread.
+/// Fewest rows over which element-wise work of long rows may be spread.
 const MIN_ROWS: u64 = 32;
-/// Element-wise work of up to this many elements may run in few rows.
-const FEW_ELEMENTS: u64 = 1 << 14;
+/// Rows of up to this many elements may be few.
+const SHORT_ROW: u64 = 1 << 16;
 
 /// The shape that a kernel's iterations walk, and which of its axes remain after its reductions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,9 +153,8 @@ impl Domain {
 
     /// Whether element-wise work over `other` may join these reductions.
     fn takes(&self, other: &Domain) -> bool {
-        let full = other.elements() == self.elements()
-            && self.is_row_wise()
-            && (self.rows() >= MIN_ROWS || self.elements() <= FEW_ELEMENTS);
+        let few_long_rows = self.rows() < MIN_ROWS && self.elements() / self.rows() > SHORT_ROW;
+        let full = other.elements() == self.elements() && self.is_row_wise() && !few_long_rows;
         full || other.elements() == self.rows()
     }
 }

@@ -14,9 +14,6 @@ use super::{
 use crate::graph::Op;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Values of up to this many elements share kernels though they have nothing to do with each other: a launch costs more.
-const TINY: u64 = 64;
-
 /// Values that one kernel (for scatters, two) computes.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -67,12 +64,16 @@ struct Fusion<'a> {
     of: BTreeMap<Id, usize>,
     /// By node: values in memory that its computation reads.
     reads: Vec<BTreeSet<Id>>,
+    /// By region: root values that its kernels read or are handed.
+    entering: Vec<BTreeSet<Id>>,
 }
 
 impl<'a> Fusion<'a> {
     fn new(values: &'a Values<'a>, regions: &'a Regions) -> Self {
         let dag = values.dag;
-        let mut fusion = Fusion { values, regions, groups: Vec::new(), of: BTreeMap::new(), reads: reads(values) };
+        let reads = reads(values);
+        let entering = (0..regions.list.len()).map(|region| root_reads(values, regions, &reads, region)).collect();
+        let mut fusion = Fusion { values, regions, groups: Vec::new(), of: BTreeMap::new(), reads, entering };
         for id in (0..dag.nodes.len()).filter(|&id| values.computed[id]) {
             fusion.of.insert(id, fusion.groups.len());
             fusion.groups.push(Some(Group {
@@ -103,7 +104,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Fuses reductions over the same large value, and tiny values.
+    /// Fuses reductions over the same large value, and single numbers, which are not worth a launch each.
     fn siblings(&mut self) {
         let live: Vec<usize> = (0..self.groups.len()).filter(|&group| self.groups[group].is_some()).collect();
         for (position, &second) in live.iter().enumerate() {
@@ -121,11 +122,12 @@ impl<'a> Fusion<'a> {
         if a.region != b.region || a.kind != Kind::Nest || b.kind != Kind::Nest {
             return false;
         }
-        let tiny =
-            a.domain.elements() <= TINY && b.domain.elements() <= TINY && !a.domain.reduces() && !b.domain.reduces();
+        let (reduced_a, reduced_b) = (a.domain.reduces(), b.domain.reduces());
+        if !reduced_a && !reduced_b {
+            return a.domain.elements() == 1 && b.domain.elements() == 1;
+        }
         let large = |&id: &Id| self.values.dag.nodes[id].elements() == a.domain.elements();
-        let (reads_a, reads_b) = (self.reads_of(a), self.reads_of(b));
-        tiny || (a.domain.reduces() && b.domain.reduces() && reads_a.intersection(&reads_b).any(large))
+        reduced_a && reduced_b && self.reads_of(a).intersection(&self.reads_of(b)).any(large)
     }
 
     fn reads_of(&self, group: &Group) -> BTreeSet<Id> {
@@ -152,7 +154,8 @@ impl<'a> Fusion<'a> {
 
     /// The group that two would make, by kind and shape.
     fn fused(&self, a: &Group, b: &Group) -> Option<Group> {
-        if a.region != b.region {
+        let late = |group: &Group| group.members.iter().any(|member| self.values.dag.late.contains(member));
+        if a.region != b.region || late(a) || late(b) {
             return None;
         }
         let (kind, domain) = match (a.kind, b.kind) {
@@ -188,12 +191,13 @@ impl<'a> Fusion<'a> {
     }
 
     /// Groups of the same region that must run before a group, those included that are reached through loops.
-    fn sources(&self, group: usize) -> BTreeSet<usize> {
-        let group = self.group(group);
+    fn sources(&self, position: usize) -> BTreeSet<usize> {
+        let group = self.group(position);
         let mut sources = BTreeSet::new();
         for read in self.reads_of(group) {
             self.producers(read, group.region, &mut sources);
         }
+        sources.remove(&position);
         sources
     }
 
@@ -230,8 +234,8 @@ impl<'a> Fusion<'a> {
     /// Root groups whose values a region reads.
     fn into_region(&self, region: RegionId) -> BTreeSet<usize> {
         let mut producers = BTreeSet::new();
-        for id in root_reads(self.values, self.regions, &self.reads, region) {
-            if let Some(&group) = self.of.get(&id) {
+        for id in &self.entering[region] {
+            if let Some(&group) = self.of.get(id) {
                 producers.insert(group);
             }
         }
@@ -315,7 +319,7 @@ fn updated(values: &Values, id: Id) -> Option<Tensor> {
 }
 
 /// By node, the values in memory from which it is computed.
-fn reads(values: &Values) -> Vec<BTreeSet<Id>> {
+pub(super) fn reads(values: &Values) -> Vec<BTreeSet<Id>> {
     let mut reads: Vec<BTreeSet<Id>> = Vec::with_capacity(values.dag.nodes.len());
     for node in &values.dag.nodes {
         let mut own = BTreeSet::new();
@@ -381,8 +385,7 @@ impl Ordering {
             ordering.need(fusion, group, &reads);
         }
         for region in 1..loops {
-            let reads = root_reads(fusion.values, fusion.regions, &fusion.reads, region);
-            ordering.need(fusion, groups + region, &reads);
+            ordering.need(fusion, groups + region, &fusion.entering[region]);
         }
         ordering
     }
@@ -453,7 +456,7 @@ impl Ordering {
         for (position, step) in self.steps.iter().enumerate() {
             let reads = match *step {
                 Step::Group(group) if self.region[position] == 0 => fusion.reads_of(fusion.group(group)),
-                Step::Loop(region) if region != 0 => root_reads(fusion.values, fusion.regions, &fusion.reads, region),
+                Step::Loop(region) if region != 0 => fusion.entering[region].clone(),
                 _ => continue,
             };
             if position != writer && reads.iter().any(old) {

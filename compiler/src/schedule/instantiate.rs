@@ -9,7 +9,7 @@ use super::{
     regions::{RegionId, Regions},
 };
 use crate::graph::{Op, Output};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use trainc_kernels::ir::{DType, Kernel};
 
 /// Where an argument lies, before the arena is planned.
@@ -58,6 +58,8 @@ pub(super) enum Content {
 pub(super) struct Calls {
     pub calls: Vec<Call>,
     pub buffers: Vec<(Content, Lifetime)>,
+    /// Buffers with values of one pass over the instances that another one reads.
+    pub saved: BTreeSet<usize>,
     /// Inputs with their buffers.
     pub inputs: BTreeMap<u32, (usize, DType, Vec<u64>)>,
     /// Reports with their places.
@@ -92,7 +94,13 @@ pub(super) fn instantiate(values: &Values, regions: &Regions, grouping: &Groupin
 }
 
 fn empty() -> Calls {
-    Calls { calls: Vec::new(), buffers: Vec::new(), inputs: BTreeMap::new(), reports: Vec::new() }
+    Calls {
+        calls: Vec::new(),
+        buffers: Vec::new(),
+        saved: BTreeSet::new(),
+        inputs: BTreeMap::new(),
+        reports: Vec::new(),
+    }
 }
 
 struct Unrolling<'a> {
@@ -159,9 +167,21 @@ impl<'a> Unrolling<'a> {
         for arg in &args {
             if let Place::Buffer(buffer, _) = arg {
                 self.calls.buffers[*buffer].1.last = now;
+                self.calls.saved.extend(Some(*buffer).filter(|&buffer| self.crosses_passes(buffer, region)));
             }
         }
         self.calls.calls.push(Call { kernel, args, instance, region });
+    }
+
+    /// Whether a region uses a value of another pass of its scope.
+    fn crosses_passes(&self, buffer: usize, region: RegionId) -> bool {
+        match self.calls.buffers[buffer].0 {
+            Content::Value(id, _) => {
+                let scope = self.dag().nodes[id].scope;
+                scope != 0 && scope == self.regions.list[region].scope && self.regions.of[id] != region
+            }
+            _ => false,
+        }
     }
 
     fn place(&mut self, key: Key, instance: u64) -> Place {

@@ -5,6 +5,7 @@
 //! * [`dag`]: a copy of the live graph, with what must lie in memory marked;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
+//! * [`sink`]: which forward values only the backward pass computes;
 //! * [`group`]: which computed values share a kernel, and the order of kernels; decided per region, once for all instances;
 //! * [`build`], on [`lower`], [`domain`] and [`refine`]: the kernels themselves;
 //! * [`instantiate`]: launches over instances, and the lifetimes of buffers;
@@ -26,6 +27,7 @@ mod refine;
 mod regions;
 mod report;
 mod select;
+mod sink;
 
 pub use report::{EntryReport, LaunchReport, Report};
 
@@ -119,8 +121,10 @@ impl std::error::Error for ScheduleError {}
 /// If the budget cannot be met, or a graph cannot be expressed.
 pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let persistent = Persistent::new(request.program);
-    let choices = vec![Choices::default(); request.entries.len()];
-    let plan = assemble(request, &persistent, choices)?;
+    let plan = match request.memory_budget {
+        Some(budget) => recompute::within(request, &persistent, budget)?,
+        None => assemble(request, &persistent, vec![Choices::default(); request.entries.len()])?,
+    };
     for kernel in &plan.kernels {
         kernel.verify().map_err(|reason| ScheduleError::Malformed { label: kernel.label.clone(), reason })?;
     }
@@ -139,7 +143,7 @@ fn assemble(request: &Request, persistent: &Persistent, choices: Vec<Choices>) -
         let placement = arena::place(&lifetimes);
         debug_assert_eq!(arena::clash(&lifetimes, &placement), None);
         arena_bytes = arena_bytes.max(persistent.bytes + placement.bytes);
-        reports.push(report::entry(name, &scheduled, &placement, &kernels));
+        reports.push(report::entry(name, &scheduled, &placement, &kernels, request.program));
         entries.push(persistent.bind(name, &scheduled.calls, &placement, &request.program.inputs));
     }
     let report = Report { persistent_bytes: persistent.bytes, entries: reports };
@@ -152,18 +156,20 @@ struct Scheduled {
     dag: Dag,
     regions: regions::Regions,
     calls: Calls,
+    recomputed: std::collections::BTreeSet<crate::graph::NodeId>,
 }
 
 /// Schedules one entry; updates in place whatever can be.
 fn entry(name: &str, graph: &Graph, mut choices: Choices, kernels: &mut Kernels) -> Result<Scheduled, ScheduleError> {
     loop {
         let dag = Dag::new(graph, &choices);
-        let regions = regions::assign(&dag).ok_or_else(|| ScheduleError::Cyclic { entry: name.into() })?;
+        let mut regions = regions::assign(&dag).ok_or_else(|| ScheduleError::Cyclic { entry: name.into() })?;
         let values = select::select(&dag);
+        sink::sink(&values, &mut regions);
         match group::group(&values, &regions) {
             Ok(grouping) => {
                 let calls = instantiate::instantiate(&values, &regions, &grouping, kernels);
-                return Ok(Scheduled { calls, regions, dag });
+                return Ok(Scheduled { calls, regions, recomputed: choices.recomputed, dag });
             }
             Err(conflicts) => {
                 let known = choices.copied.len();

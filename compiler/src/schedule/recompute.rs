@@ -1,11 +1,115 @@
 //! Trading time for memory: forward values that the backward pass computes again instead of finding them in memory.
 
 use super::{
-    dag::{Dag, Id, Node, is_place},
-    regions,
+    Persistent, Plan, Request, ScheduleError, assemble,
+    dag::{Choices, Dag, Id, Node, is_place},
+    group, regions,
+    select::{self, Class, class},
 };
-use crate::graph::NodeId;
+use crate::graph::{Graph, NodeId, Op};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// A plan whose arena is within a budget, with as little recomputed as that takes.
+///
+/// Candidates are ordered by the work that a byte costs; the shortest prefix that fits is found by bisection.
+///
+/// # Errors
+/// If recomputing all of them is not enough.
+pub(super) fn within(request: &Request, persistent: &Persistent, budget: u64) -> Result<Plan, ScheduleError> {
+    let candidates = candidates(request);
+    let attempt = |count: usize| assemble(request, persistent, choices(request, &candidates[..count]));
+    let plan = attempt(0)?;
+    if plan.arena_bytes <= budget {
+        return Ok(plan);
+    }
+    let mut best = attempt(candidates.len())?;
+    if best.arena_bytes > budget {
+        let needed = best.arena_bytes.min(plan.arena_bytes);
+        return Err(ScheduleError::OverBudget { needed, budget, persistent: persistent.bytes });
+    }
+    let (mut too_few, mut enough) = (0, candidates.len());
+    while too_few + 1 < enough {
+        let middle = (too_few + enough) / 2;
+        let plan = attempt(middle)?;
+        if plan.arena_bytes <= budget {
+            (enough, best) = (middle, plan);
+        } else {
+            too_few = middle;
+        }
+    }
+    Ok(best)
+}
+
+/// A forward value that waits in memory for a later pass.
+struct Candidate {
+    /// Position in [`Request::entries`].
+    entry: usize,
+    /// Operations per byte that recomputing it costs.
+    cost: u64,
+    node: NodeId,
+}
+
+fn candidates(request: &Request) -> Vec<Candidate> {
+    let graphs = request.entries.iter().enumerate();
+    let mut all: Vec<Candidate> = graphs.flat_map(|(entry, (_, graph))| candidates_of(entry, graph)).collect();
+    all.sort_by_key(|candidate| (candidate.cost, candidate.entry, candidate.node));
+    all
+}
+
+fn candidates_of(entry: usize, graph: &Graph) -> Vec<Candidate> {
+    let dag = Dag::new(graph, &Choices::default());
+    let Some(regions) = regions::assign(&dag) else { return Vec::new() };
+    let values = select::select(&dag);
+    let reads = group::reads(&values);
+    let pass = |id: Id| regions.list[regions.of[id]].pass;
+    let mut waiting: BTreeMap<NodeId, Candidate> = BTreeMap::new();
+    for user in (0..dag.nodes.len()).filter(|&id| values.computed[id]) {
+        for &id in &reads[user] {
+            let node = &dag.nodes[id];
+            let waits =
+                values.computed[id] && node.scope != 0 && node.scope == dag.nodes[user].scope && pass(id) < pass(user);
+            if waits && !node.stored {
+                let cost = operations_per_byte(&dag, id);
+                waiting.insert(node.origin, Candidate { entry, cost, node: node.origin });
+            }
+        }
+    }
+    waiting.into_values().collect()
+}
+
+/// About how many operations a byte of a value costs.
+fn operations_per_byte(dag: &Dag, id: Id) -> u64 {
+    let node = &dag.nodes[id];
+    let extent = |operand: usize| dag.nodes[node.operands[operand]].elements();
+    match class(dag, id) {
+        Class::Product => {
+            // sqrt(|a| |b| / |out|) is the extent of what is summed, up to batch axes.
+            let summed = extent(0) as u128 * extent(1) as u128 / u128::from(node.elements().max(1));
+            summed.isqrt() as u64 / 2
+        }
+        Class::Reduction => extent(0) / node.elements().max(1) / 4,
+        Class::Attention => 4 * node.shape.get(2).copied().unwrap_or(1),
+        _ => 1,
+    }
+}
+
+fn choices(request: &Request, recomputed: &[Candidate]) -> Vec<Choices> {
+    let entries = request.entries.iter().enumerate();
+    let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| {
+        let mine = recomputed.iter().filter(|candidate| candidate.entry == entry);
+        let recomputed: BTreeSet<NodeId> = mine.map(|candidate| candidate.node).collect();
+        let kept = if recomputed.is_empty() { BTreeSet::new() } else { in_memory(graph) };
+        Choices { recomputed, kept, ..Choices::default() }
+    };
+    entries.map(of_entry).collect()
+}
+
+/// Nodes that are computed into memory when nothing is recomputed.
+fn in_memory(graph: &Graph) -> BTreeSet<NodeId> {
+    let dag = Dag::new(graph, &Choices::default());
+    let values = select::select(&dag);
+    (0..dag.nodes.len()).filter(|&id| values.computed[id]).map(|id| dag.nodes[id].origin).collect()
+}
 
 /// The graph in which later passes compute the values `recomputed` for themselves, from what is `kept` in memory.
 pub(super) fn cloned(dag: &Dag, recomputed: &BTreeSet<NodeId>, kept: &BTreeSet<NodeId>) -> Dag {
@@ -43,8 +147,10 @@ impl Cloning<'_> {
     fn version(&mut self, new: &mut Dag, id: Id, scope: usize, pass: u32) -> Id {
         let node = &self.old.nodes[id];
         let elsewhere = node.scope != scope || scope == 0 || self.pass[id] >= pass;
-        let in_memory =
-            is_place(&node.op) || (self.kept.contains(&node.origin) && !self.recomputed.contains(&node.origin));
+        // A further result goes with the operation that it is a result of.
+        let source = if let Op::Project { .. } = node.op { &self.old.nodes[node.operands[0]] } else { node };
+        let kept = self.kept.contains(&source.origin) && !self.recomputed.contains(&source.origin);
+        let in_memory = is_place(&source.op) || kept;
         if elsewhere || in_memory {
             return self.moved[id];
         }

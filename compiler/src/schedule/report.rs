@@ -5,6 +5,7 @@ use super::{
     arena::Placement,
     instantiate::{Content, Kernels, Place},
 };
+use crate::program::Program;
 use trainc_kernels::{Facts, kernel_facts};
 
 /// What a plan needs.
@@ -53,7 +54,13 @@ pub struct LaunchReport {
 }
 
 /// The report of a scheduled entry.
-pub(super) fn entry(name: &str, scheduled: &Scheduled, placement: &Placement, kernels: &Kernels) -> EntryReport {
+pub(super) fn entry(
+    name: &str,
+    scheduled: &Scheduled,
+    placement: &Placement,
+    kernels: &Kernels,
+    program: &Program,
+) -> EntryReport {
     let facts: Vec<Facts> = kernels.list.iter().map(kernel_facts).collect();
     let calls = &scheduled.calls;
     let lifetimes: Vec<_> = calls.buffers.iter().map(|(_, lifetime)| *lifetime).collect();
@@ -66,7 +73,7 @@ pub(super) fn entry(name: &str, scheduled: &Scheduled, placement: &Placement, ke
             group: scheduled.dag.scopes[scheduled.regions.list[call.region].scope].name.clone(),
             instance: call.instance,
             facts: facts[call.kernel],
-            buffers: call.args.iter().map(|&place| described(scheduled, place)).collect(),
+            buffers: call.args.iter().map(|&place| described(scheduled, program, place)).collect(),
         })
         .collect();
     EntryReport {
@@ -74,11 +81,18 @@ pub(super) fn entry(name: &str, scheduled: &Scheduled, placement: &Placement, ke
         input_bytes: calls.buffers.iter().filter(|(content, _)| is_input(content)).map(|(_, life)| life.bytes).sum(),
         region_bytes: placement.bytes,
         peak_bytes: super::arena::peak(&lifetimes),
-        saved_bytes: 0,
-        recomputed: Vec::new(),
+        saved_bytes: calls.saved.iter().map(|&buffer| calls.buffers[buffer].1.bytes).sum(),
+        recomputed: recomputed(scheduled),
         totals: launches.iter().fold(Facts::default(), |sum, launch| added(sum, launch.facts)),
         launches,
     }
+}
+
+/// What is computed twice, each value once.
+fn recomputed(scheduled: &Scheduled) -> Vec<String> {
+    let first = |id| scheduled.dag.nodes.iter().find(|node| node.origin == id);
+    let nodes = scheduled.recomputed.iter().filter_map(|&id| first(id));
+    nodes.map(|node| format!("%{} {}{:?}", node.origin.index(), node.op.name(), node.shape)).collect()
 }
 
 fn added(a: Facts, b: Facts) -> Facts {
@@ -90,14 +104,14 @@ fn added(a: Facts, b: Facts) -> Facts {
 }
 
 /// What a place holds, in words.
-fn described(scheduled: &Scheduled, place: Place) -> String {
+fn described(scheduled: &Scheduled, program: &Program, place: Place) -> String {
     use super::dag::Tensor;
     match place {
         Place::Control => "control".into(),
-        Place::Tensor(Tensor::Parameter(index), _) => format!("parameter {index}"),
-        Place::Tensor(Tensor::State(index), _) => format!("state {index}"),
+        Place::Tensor(Tensor::Parameter(index), _) => program.parameters[index as usize].name.clone(),
+        Place::Tensor(Tensor::State(index), _) => program.states[index as usize].name.clone(),
         Place::Buffer(buffer, _) => match scheduled.calls.buffers[buffer].0 {
-            Content::Input(index) => format!("input {index}"),
+            Content::Input(index) => program.inputs[index as usize].name.clone(),
             Content::Value(id, instance) => {
                 let node = &scheduled.dag.nodes[id];
                 let scope = if node.scope == 0 { String::new() } else { format!("[{instance}]") };

@@ -209,7 +209,8 @@ impl Selection<'_> {
         let elements = dag.nodes[id].elements();
         let large = work.reads.iter().filter(|&&read| dag.nodes[read].elements() * SPREAD_FACTOR >= elements).count();
         let repeated = self.consumers[id] > 1 && work.operations > 0 && (large > 1 || work.operations > REPEATED_WORK);
-        let crosses = self.leaves_root(id) && work.operations > 0;
+        let expensive = !work.reads.is_empty() || work.draws || work.operations > REPEATED_WORK;
+        let crosses = self.leaves_root(id) && work.operations > 0 && expensive;
         repeated || crosses || work.operations > MAX_WORK || (work.operations >= SPREAD_WORK && self.is_spread(id))
     }
 
@@ -272,9 +273,22 @@ impl Selection<'_> {
         }
     }
 
-    /// Attention writes its results in the order of axes that its user reads.
+    /// Attention writes its results in the order of axes that its user reads; a product whose parts are used one by one
+    /// keeps its rows together.
     fn choose_layout(&mut self, id: Id, class: Class) {
         let dag = self.values.dag;
+        let in_parts = |&user: &Id| matches!(dag.nodes[user].op, Op::Slice { .. } | Op::Attention(_));
+        if let (Class::Product, Op::Contract(contraction)) = (class, &dag.nodes[id].op)
+            && !dag.nodes[id].stored
+            && self.users[id].iter().all(in_parts)
+        {
+            let sides = Sides::of(dag, id, contraction);
+            let order = [&sides.batch[..], &sides.m, &sides.n].concat();
+            let axis =
+                |label: &u8| contraction.out.iter().position(|other| other == label).expect("a label of the result");
+            self.values.layouts.insert(id, order.iter().map(axis).collect());
+            return;
+        }
         let result_of_attention = match dag.nodes[id].op {
             Op::Project { .. } => self::class(dag, dag.nodes[id].operands[0]) == Class::Attention,
             _ => class == Class::Attention,

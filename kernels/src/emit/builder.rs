@@ -412,6 +412,11 @@ impl Builder {
 
 /// Conversions and vectors.
 impl Builder {
+    /// The same i64 or pointer, of which the optimiser knows nothing.
+    pub fn opaque(&mut self, a: Value) -> Value {
+        self.define(a.ty, format_args!("llvm.inline_asm \"\", \"=r,0\" {a} : ({}) -> {}", a.ty, a.ty))
+    }
+
     fn convert(&mut self, name: &str, a: Value, elem: Elem) -> Value {
         let ty = a.ty.with(elem);
         self.define(ty, format_args!("{name} {a} : {} to {ty}", a.ty))
@@ -489,6 +494,12 @@ impl Builder {
         )
     }
 
+    /// The address `offset` (i64) bytes from `base`.
+    pub fn byte_at(&mut self, base: Value, offset: Value) -> Value {
+        let operation = format_args!("llvm.getelementptr {base}[{offset}] : (!llvm.ptr, i64) -> !llvm.ptr, i8");
+        self.define(Type::POINTER, operation)
+    }
+
     /// A load aligned to one element. `invariant`: the memory does not change while the function runs.
     pub fn load(&mut self, address: Value, ty: Type, invariant: bool) -> Value {
         let invariant = if invariant { " invariant" } else { "" };
@@ -528,14 +539,6 @@ impl Builder {
             self.body,
             "llvm.intr.masked.store {value}, {address}, {mask} {{alignment = {align} : i32}} : {ty}, {} into !llvm.ptr",
             mask.ty
-        );
-    }
-
-    /// Asks for the cache line of an address, to be read soon.
-    pub fn prefetch(&mut self, address: Value) {
-        let _ = writeln!(
-            self.body,
-            "\"llvm.intr.prefetch\"({address}) <{{rw = 0 : i32, hint = 3 : i32, cache = 1 : i32}}> : (!llvm.ptr) -> ()"
         );
     }
 }

@@ -72,11 +72,14 @@ struct Span {
 }
 
 /// A block of the product that is being computed: rows and panels of one batch entry.
+#[derive(Clone, Copy)]
 struct Block<'a> {
     point: &'a Point,
     batch: Value,
     rows: Span,
     panels: Span,
+    /// The row of the first sums in scratch.
+    first_row: Value,
 }
 
 impl Lowering<'_> {
@@ -135,8 +138,8 @@ impl Lowering<'_> {
         let (start, limit) = (self.e.b.times(column_block, plan.panels_per_unit), self.e.b.i64(plan.panels as i64));
         let panels = self.span(start, plan.panels_per_unit, limit);
         self.pieces(panels, plan.panels_per_block, |lowering, panels| {
-            lowering.pieces(rows, plan.rows_per_block, |lowering, rows| {
-                lowering.block(&Block { point: &point, batch, rows, panels });
+            lowering.pieces(rows, plan.rows_per_sums, |lowering, rows| {
+                lowering.block(&Block { point: &point, batch, rows, panels, first_row: rows.start });
             });
         });
     }
@@ -161,13 +164,20 @@ impl Lowering<'_> {
     }
 
     fn depth_block(&mut self, block: &Block, depth: Span) {
-        if self.plan.left_place == Place::Scratch {
-            let target = self.scratch_at(self.plan.left_offset());
-            self.pack_left_block(block, depth, target);
-        }
         if self.plan.right_place == Place::Scratch {
             let target = self.scratch_at(self.plan.right_offset());
             self.pack_right_block(block, depth, target);
+        }
+        self.pieces(block.rows, self.plan.rows_per_block, |lowering, rows| {
+            lowering.row_block(&Block { rows, ..*block }, depth);
+        });
+    }
+
+    /// The rows whose left factor stays in the second-level cache.
+    fn row_block(&mut self, block: &Block, depth: Span) {
+        if self.plan.left_place == Place::Scratch {
+            let target = self.scratch_at(self.plan.left_offset());
+            self.pack_left_block(block, depth, target);
         }
         let open = self.e.b.begin_steps(block.panels.size, 1);
         self.panel(block, depth, open.counter);
@@ -197,7 +207,7 @@ impl Lowering<'_> {
         let left = self.left(block, depth, row);
         let right = self.right(block, depth, panel);
         let stride = self.plan.sums_stride();
-        let offset = if self.plan.keeps_sums() { self.sums_offset(row, panel) } else { self.e.b.i64(0) };
+        let offset = if self.plan.keeps_sums() { self.sums_offset(block, row, panel) } else { self.e.b.i64(0) };
         let sums = self.e.b.float_at(self.scratch, offset);
         let row_stride = self.e.b.i64(stride as i64);
         self.micro.call(
@@ -220,7 +230,9 @@ impl Lowering<'_> {
         self.e.b.end_if(open, &[]);
     }
 
-    fn sums_offset(&mut self, row: Value, panel: Value) -> Value {
+    fn sums_offset(&mut self, block: &Block, row: Value, panel: Value) -> Value {
+        let before = self.e.b.sub_known(block.rows.start, block.first_row);
+        let row = self.e.b.add(before, row);
         let row = self.e.b.times(row, self.plan.sums_stride());
         let column = self.e.b.times(panel, self.plan.tile.columns());
         self.e.b.add(row, column)
@@ -237,12 +249,11 @@ impl Lowering<'_> {
                 (self.e.b.float_at(base, position), self.plan.left_strides(self.plan.padded_depth_block()))
             }
             (Place::Workspace, layout) => {
-                let depth_stride = self.plan.padded_depth();
-                let entry = self.e.b.times(block.batch, self.plan.left_elements());
-                let position = self.packed_left(layout, absolute, depth.start, depth_stride);
-                let position = self.e.b.add(entry, position);
-                let base = self.workspace_at(self.plan.left_workspace_offset());
-                (self.e.b.float_at(base, position), self.plan.left_strides(depth_stride))
+                let stride = self.plan.padded_depth_block();
+                let block = self.left_workspace(block.batch, depth.start);
+                let zero = self.e.b.i64(0);
+                let position = self.packed_left(layout, absolute, zero, stride);
+                (self.e.b.float_at(block, position), self.plan.left_strides(stride))
             }
         };
         Left { pointer, row_stride: self.e.b.i64(row_stride as i64), k_stride: self.e.b.i64(k_stride as i64) }
@@ -272,6 +283,16 @@ impl Lowering<'_> {
         let mut at = self.decode(point, ks, &self.gemm.k, k);
         let pointer = self.e.element(&mut at, direct.buffer, &direct.index, 0);
         (pointer, direct.strides)
+    }
+
+    /// Where the left factor of a batch entry lies in the workspace, from a block of the contraction on. All rows of one
+    /// block lie together: their distance is no multiple of a cache's size.
+    fn left_workspace(&mut self, batch: Value, depth: Value) -> Value {
+        let entry = self.e.b.times(batch, self.plan.left_elements());
+        let block = self.e.b.times(depth, self.plan.padded_rows());
+        let offset = self.e.b.add(entry, block);
+        let base = self.workspace_at(self.plan.left_workspace_offset());
+        self.e.b.float_at(base, offset)
     }
 
     fn workspace_at(&mut self, floats: u64) -> Value {

@@ -2,7 +2,7 @@
 
 use super::{
     Block, Lowering, Span,
-    plan::{LeftLayout, RightScan, Shared},
+    plan::{GROUP, LeftLayout, RightScan, Shared},
 };
 use crate::{
     emit::{
@@ -11,6 +11,9 @@ use crate::{
     },
     ir::{DType, Expr, ExprId, Precision},
 };
+
+/// Steps of the contraction that a panel takes before the next panel's turn.
+const CHUNK: u64 = 16;
 
 impl Lowering<'_> {
     /// Packs the tiles `begin..end` of a shared factor into the workspace.
@@ -36,52 +39,60 @@ impl Lowering<'_> {
     }
 
     fn pack_shared_right(&mut self, unit: Value) {
-        let (panel, batch) = self.e.b.split(unit, self.plan.panels);
+        let (group, batch) = self.e.b.split(unit, self.plan.panel_groups());
         let point = self.batch_point(batch);
-        let offset = self.e.b.times(unit, self.plan.depth * self.plan.tile.columns());
+        let (start, limit) = (self.e.b.times(group, GROUP), self.e.b.i64(self.plan.panels as i64));
+        let panels = self.span(start, GROUP, limit);
+        let entry = self.e.b.times(batch, self.plan.panels);
+        let first = self.e.b.add(entry, start);
+        let offset = self.e.b.times(first, self.plan.depth * self.plan.tile.columns());
         let target = self.e.b.float_at(self.workspace, offset);
         let depth = self.whole_depth();
-        self.pack_panel(&point, panel, depth, target);
+        self.pack_panels(&point, panels, depth, (target, self.plan.depth));
     }
 
     fn pack_shared_left(&mut self, unit: Value) {
-        let (tile, batch) = self.e.b.split(unit, self.plan.row_tiles());
+        let (group, batch) = self.e.b.split(unit, self.plan.row_groups());
         let point = self.batch_point(batch);
-        let entry = self.e.b.times(batch, self.plan.left_elements());
-        let base = self.workspace_at(self.plan.left_workspace_offset());
-        let base = self.e.b.float_at(base, entry);
-        let start = self.e.b.times(tile, self.plan.tile.rows);
-        let (zero, depth, stride) = (self.e.b.i64(0), self.whole_depth(), self.plan.padded_depth());
-        let position = self.packed_left(self.plan.left_layout, start, zero, stride);
-        let target = self.e.b.float_at(base, position);
-        let limit = self.e.b.i64(self.plan.rows as i64);
-        let rows = self.span(start, self.plan.tile.rows, limit);
-        self.pack_rows(&point, rows, depth, (target, stride));
+        let length = GROUP * self.plan.tile.rows;
+        let (start, limit) = (self.e.b.times(group, length), self.e.b.i64(self.plan.rows as i64));
+        let rows = self.span(start, length, limit);
+        let depth = self.whole_depth();
+        self.pieces(depth, self.plan.depth_per_block, |lowering, depth| {
+            let (zero, stride) = (lowering.e.b.i64(0), lowering.plan.padded_depth_block());
+            let base = lowering.left_workspace(batch, depth.start);
+            let position = lowering.packed_left(lowering.plan.left_layout, start, zero, stride);
+            let target = lowering.e.b.float_at(base, position);
+            lowering.pack_rows(&point, rows, depth, (target, stride));
+        });
     }
 
     /// Packs the right factor of a block: its panels, one after the other, each `depth_per_block` deep.
     pub(super) fn pack_right_block(&mut self, block: &Block, depth: Span, target: Value) {
-        let open = self.e.b.begin_steps(block.panels.size, 1);
-        let offset = self.e.b.times(open.counter, self.plan.depth_per_block * self.plan.tile.columns());
-        let target = self.e.b.float_at(target, offset);
-        let panel = self.e.b.add(block.panels.start, open.counter);
-        self.pack_panel(block.point, panel, depth, target);
-        self.e.b.end_loop(open, &[]);
+        self.pack_panels(block.point, block.panels, depth, (target, self.plan.depth_per_block));
     }
 
     /// Packs the left factor of a block.
     pub(super) fn pack_left_block(&mut self, block: &Block, depth: Span, target: Value) {
-        let stride = self.plan.padded_depth_block();
-        let height = self.plan.tile.rows;
-        let open = self.e.b.begin_steps(block.rows.size, height);
-        let zero = self.e.b.i64(0);
-        let position = self.packed_left(self.plan.left_layout, open.counter, zero, stride);
-        let target = self.e.b.float_at(target, position);
-        let start = self.e.b.add(block.rows.start, open.counter);
-        let end = self.e.b.add(block.rows.start, block.rows.size);
-        let rows = self.span(start, height, end);
-        self.pack_rows(block.point, rows, depth, (target, stride));
-        self.e.b.end_loop(open, &[]);
+        self.pack_rows(block.point, block.rows, depth, (target, self.plan.padded_depth_block()));
+    }
+
+    /// Panels of the right factor, `stride` steps of the contraction apart in memory.
+    fn pack_panels(&mut self, point: &Point, panels: Span, depth: Span, (target, stride): (Value, u64)) {
+        let columns = self.plan.tile.columns();
+        // Along columns, all panels take a few steps before any takes more: whole cache lines and pages are used at once.
+        let chunk = if self.plan.right_scan == RightScan::Columns { CHUNK } else { self.plan.depth };
+        self.pieces(depth, chunk, |lowering, piece| {
+            let open = lowering.e.b.begin_steps(panels.size, 1);
+            let offset = lowering.e.b.times(open.counter, stride);
+            let step = lowering.e.b.sub_known(piece.start, depth.start);
+            let offset = lowering.e.b.add(offset, step);
+            let offset = lowering.e.b.times(offset, columns);
+            let target = lowering.e.b.float_at(target, offset);
+            let panel = lowering.e.b.add(panels.start, open.counter);
+            lowering.pack_panel(point, panel, piece, target);
+            lowering.e.b.end_loop(open, &[]);
+        });
     }
 
     /// One panel of the right factor: `target[k][column]`. Columns beyond the domain hold anything.
@@ -184,10 +195,10 @@ impl Lowering<'_> {
         self.factor(&mut point, self.gemm.rhs)
     }
 
-    /// One tile's rows of the left factor; `target` is where the first of them starts, `stride` the padded depth.
+    /// Rows of the left factor; `target` is where the first of them starts, `stride` the padded depth.
     fn pack_rows(&mut self, point: &Point, rows: Span, depth: Span, target: (Value, u64)) {
         match self.plan.left_layout {
-            LeftLayout::Panels => self.pack_row_panel(point, rows, depth, target.0),
+            LeftLayout::Panels => self.pack_row_panels(point, rows, depth, target),
             LeftLayout::Rows => self.pack_row_major(point, rows, depth, target),
             LeftLayout::RowsScalar => self.pack_row_scalars(point, rows, depth, target),
         }
@@ -243,7 +254,26 @@ impl Lowering<'_> {
         self.e.b.end_loop(open, &[]);
     }
 
-    /// `target[k][row]`, rows padded to whole vectors.
+    /// Panels of rows: all take a few steps of the contraction before any takes more, so that cache lines are used whole.
+    fn pack_row_panels(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
+        let (height, width) = (self.plan.tile.rows, self.plan.panel_rows());
+        self.pieces(depth, CHUNK, |lowering, piece| {
+            let open = lowering.e.b.begin_steps(rows.size, height);
+            let (_, panel) = lowering.e.b.split(open.counter, height);
+            let offset = lowering.e.b.times(panel, stride);
+            let step = lowering.e.b.sub_known(piece.start, depth.start);
+            let offset = lowering.e.b.add(offset, step);
+            let offset = lowering.e.b.times(offset, width);
+            let target = lowering.e.b.float_at(target, offset);
+            let start = lowering.e.b.add(rows.start, open.counter);
+            let end = lowering.e.b.add(rows.start, rows.size);
+            let tile = lowering.span(start, height, end);
+            lowering.pack_row_panel(point, tile, piece, target);
+            lowering.e.b.end_loop(open, &[]);
+        });
+    }
+
+    /// `target[k][row]` for one tile's rows, padded to whole vectors.
     fn pack_row_panel(&mut self, point: &Point, rows: Span, depth: Span, target: Value) {
         let height = self.plan.tile.rows;
         let rest = self.plan.rows % height;

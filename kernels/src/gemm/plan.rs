@@ -11,18 +11,23 @@ use crate::{
 const DEPTH_BLOCK: u64 = 256;
 /// Rows of the left factor in a block: with [`DEPTH_BLOCK`] a quarter of a 512 KiB second-level cache.
 const ROW_BLOCK: u64 = 120;
-/// Rows of a block where columns are cut.
-const TALL_BLOCK: u64 = 504;
+/// Rows that sums are kept for where columns are cut.
+const TALL_BLOCK: u64 = 1080;
 /// Panels of a block where rows are cut; the sums of a block stay in the second-level cache.
 const PANEL_BLOCK: u64 = 32;
 /// Floats of the right factor that one unit may pack for itself.
 const RIGHT_BLOCK: u64 = 48 * 1024;
 /// Units aimed at, so that a static split balances.
-const UNITS_WANTED: u64 = 64;
+const UNITS_WANTED: u64 = 32;
 /// Multiply-adds below which a tile is not worth its own launch.
 const WORK_PER_TILE: u64 = 128 * 1024;
 /// Elements below which a packing tile is not worth its own launch.
 const PACK_PER_TILE: u64 = 16 * 1024;
+
+/// Panels, or tiles of rows, that are packed together.
+pub(super) const GROUP: u64 = 4;
+/// Rows of the left factor this many bytes apart fall into one set of a 32 KiB, 8-way first-level cache.
+const SAME_SET: u64 = 4096;
 
 /// Where a factor is read by the microkernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +79,8 @@ pub(super) struct Plan {
     last_columns: u64,
     pub rows_per_unit: u64,
     pub panels_per_unit: u64,
+    /// Rows whose sums are kept in scratch at once.
+    pub rows_per_sums: u64,
     pub rows_per_block: u64,
     pub panels_per_block: u64,
     pub depth_per_block: u64,
@@ -102,6 +109,7 @@ impl Plan {
             last_columns,
             rows_per_unit: rows,
             panels_per_unit: panels,
+            rows_per_sums: rows,
             rows_per_block: rows,
             panels_per_block: panels,
             depth_per_block: depth.div_ceil(depth_blocks).next_multiple_of(u64::from(lanes)).min(depth),
@@ -134,7 +142,8 @@ impl Plan {
             self.panels_per_unit = self.panels.div_ceil(wanted).clamp(1, limit);
             self.left_place = if self.panels_per_unit < self.panels { Place::Workspace } else { Place::Scratch };
         }
-        self.rows_per_block = self.rows_per_unit.min(TALL_BLOCK);
+        self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);
+        self.rows_per_block = self.rows_per_sums.min(ROW_BLOCK);
         self.panels_per_block = match self.right_place {
             Place::Workspace => self.panels_per_unit.min(PANEL_BLOCK),
             _ => self.panels_per_unit.min((RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1)),
@@ -165,12 +174,20 @@ impl Plan {
         right.into_iter().chain(left).collect()
     }
 
-    /// Units of a packing stage: panels, or tiles of rows.
+    /// Units of a packing stage: groups of panels, or of tiles of rows.
     pub fn pack_units(&self, shared: Shared) -> u64 {
         match shared {
-            Shared::Right => self.batch * self.panels,
-            Shared::Left => self.batch * self.row_tiles(),
+            Shared::Right => self.batch * self.panel_groups(),
+            Shared::Left => self.batch * self.row_groups(),
         }
+    }
+
+    pub fn panel_groups(&self) -> u64 {
+        self.panels.div_ceil(GROUP)
+    }
+
+    pub fn row_groups(&self) -> u64 {
+        self.row_tiles().div_ceil(GROUP)
     }
 
     pub fn pack_tiles(&self, shared: Shared) -> u64 {
@@ -181,7 +198,7 @@ impl Plan {
         tile_count(self.pack_units(shared), elements, PACK_PER_TILE)
     }
 
-    pub fn row_tiles(&self) -> u64 {
+    fn row_tiles(&self) -> u64 {
         self.rows.div_ceil(self.tile.rows)
     }
 
@@ -200,7 +217,7 @@ impl Plan {
 
     fn sums_elements(&self) -> u64 {
         match self.keeps_sums() {
-            true => self.rows_per_block.next_multiple_of(self.tile.rows) * self.sums_stride(),
+            true => self.rows_per_sums.next_multiple_of(self.tile.rows) * self.sums_stride(),
             false => self.tile.rows * self.tile.columns(),
         }
     }
@@ -245,13 +262,14 @@ impl Plan {
         self.depth_per_block.next_multiple_of(self.tile.lanes.into())
     }
 
-    pub fn padded_depth(&self) -> u64 {
-        self.depth.next_multiple_of(self.tile.lanes.into())
+    /// Rows of the left factor in the workspace, those that pad panels included.
+    pub fn padded_rows(&self) -> u64 {
+        self.row_tiles() * self.panel_rows()
     }
 
     /// Elements of the left factor of one batch entry in the workspace.
     pub fn left_elements(&self) -> u64 {
-        self.row_tiles() * self.panel_rows() * self.padded_depth()
+        self.padded_rows() * self.padded_depth_block() * self.depth.div_ceil(self.depth_per_block)
     }
 
     /// Where the left factor starts in the workspace, in f32 elements.
@@ -286,7 +304,8 @@ fn direct(kernel: &Kernel, gemm: &Gemm) -> Option<Direct> {
     let depth = first + (gemm.m.len() + gemm.n.len()) as u32;
     let stride = |dims: &[u64], var: u32| if dims.is_empty() { Some(0) } else { index.stride_of(var, &gemm.exprs) };
     let strides = [stride(&gemm.m, first)?, stride(&gemm.k, depth)?];
-    let walks = gemm.m.len() <= 1 && gemm.k.len() <= 1 && strides[0] >= 0 && (0..=1).contains(&strides[1]);
+    let spreads = strides[0] == 0 || !(strides[0] as u64 * 4).is_multiple_of(SAME_SET);
+    let walks = spreads && gemm.m.len() <= 1 && gemm.k.len() <= 1 && strides[0] >= 0 && (0..=1).contains(&strides[1]);
     (is_float && gemm.precision == Precision::F32 && walks).then(|| Direct {
         buffer: *buffer,
         index: index.clone(),

@@ -164,12 +164,24 @@ impl<'a> Printer<'a> {
         self.push(&behind);
         match &body[..] {
             [Statement::Result(value)] if *short => {
-                self.push("= ");
-                self.expr(value);
+                self.short_body(value);
                 self.end(value.span.end);
             }
             _ => self.body(body, self.brace_after(name.span.end), span.end),
         }
+    }
+
+    /// `= value`, the value on the next line if that saves it from being broken.
+    fn short_body(&mut self, value: &Expr) {
+        let fits = |room: usize| flat(room, |line| line.expr(value)).is_some();
+        let below = !fits(self.room(2)) && fits(WIDTH - 4 * (self.level + 1) - 2) && !self.comments.inside(value.span);
+        self.push(if below { "=" } else { "= " });
+        if below {
+            self.end_line();
+        }
+        self.level += usize::from(below);
+        self.expr(value);
+        self.level -= usize::from(below);
     }
 
     /// From the name to where the body begins.

@@ -168,7 +168,9 @@ impl Lowering<'_> {
         let scaled = self.e.b.mul(score, scale);
         let visible = self.within(open.counter, bounds);
         let masked = self.e.b.select(visible, scaled, bottom);
-        let top = self.e.b.max(open.carried[0], masked);
+        // One instruction, where `max` is five. A NaN may get lost here; the sum of exponentials finds it again.
+        let is_lower = self.e.b.compare(Compare::Greater, open.carried[0], masked);
+        let top = self.e.b.select(is_lower, open.carried[0], masked);
         let top = self.e.b.end_loop(open, &[top]);
         let top = self.e.b.across(ReduceKind::Max, top)[0];
         let (bottom, zero) = (self.e.b.float(1, f32::NEG_INFINITY), self.e.b.float(1, 0.0));

@@ -38,6 +38,9 @@ const STD: [(&str, &str); 8] = [
     ("std/schedules.train", include_str!("../../std/schedules.train")),
 ];
 
+/// What to do when the library is not imported; said once for a program.
+pub(super) const ADD_IMPORT: &str = "add `use std` at the top of the file";
+
 /// Most files that may import one another in a chain.
 const MAX_IMPORTS: usize = 32;
 
@@ -213,7 +216,7 @@ pub(super) fn unknown_name(
 ) -> Diagnostic {
     let error = Diagnostic::error("E0201", span, format!("unknown name `{name}`"));
     if library.needs_import(name) {
-        return error.label("this is in the standard library").help("add `use std` at the top of the file");
+        return error.label("this is in the standard library").help(ADD_IMPORT);
     }
     let known = locals.iter().map(String::as_str).chain(library.names(span.file)).chain(builtins.iter().copied());
     match suggest::closest(name, known) {

@@ -236,7 +236,7 @@ impl Library {
             let first = parsed.file.items.into_iter().next();
             match first {
                 Some(Item::Const(constant)) if parsed.errors.is_empty() => {
-                    errors.extend(self.apply(constant, file).err());
+                    errors.extend(self.apply(constant, file));
                 }
                 _ => errors.extend(parsed.errors),
             }
@@ -244,17 +244,17 @@ impl Library {
         errors
     }
 
-    fn apply(&mut self, setting: Const, file: FileId) -> Result<(), Diagnostic> {
+    fn apply(&mut self, setting: Const, file: FileId) -> Option<Diagnostic> {
         let name = &setting.name;
         if let Some((Entity::Const(index), _)) = self.user.get(&name.text) {
             self.consts[*index].value = self.as_text(setting.value);
-            return Ok(());
+            return None;
         }
         let clauses = self.trains.iter_mut().flat_map(|block| &mut block.clauses);
         let mut clauses = clauses.filter(|clause| clause.keyword.text == name.text);
         if let (true, Some(clause)) = (super::train::SETTABLE.contains(&name.text.as_str()), clauses.next()) {
             clause.words = vec![Word::Value(setting.value)];
-            return Ok(());
+            return None;
         }
         let own = self
             .user
@@ -265,7 +265,7 @@ impl Library {
         let place = Span { file, start: name.span.start, end: name.span.end };
         let error =
             Diagnostic::error("E0201", place, format!("`--set {}`: the program has no such constant", name.text));
-        Err(match suggest::closest(&name.text, known.iter().copied()) {
+        Some(match suggest::closest(&name.text, known.iter().copied()) {
             Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
             None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),
         })

@@ -1,10 +1,12 @@
 //! The way of a checked program to its artifact: rewrite, schedule, generate code.
 
 use crate::{
+    diagnostic::Diagnostic,
     graph::Graph,
     program::Program,
     rewrite::{self, Rewritten},
     schedule::{self, Plan, Request, ScheduleError},
+    source::Span,
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
@@ -22,6 +24,25 @@ pub struct Compilation {
     pub plan: Plan,
     /// Wall-clock milliseconds by stage.
     pub milliseconds: BTreeMap<&'static str, f64>,
+}
+
+/// What to tell the author of `memory ...` (written at `budget`) if no plan fits it; `None` for other errors, which are
+/// not about the program.
+pub fn over_budget(error: &ScheduleError, budget: Span) -> Option<Diagnostic> {
+    let ScheduleError::OverBudget { needed, budget: allowed, persistent } = error else { return None };
+    // Rounded up, so that the number can be written as the budget.
+    let readable = |bytes: u64| match bytes {
+        0..10_000_000 => format!("{} KB", bytes.div_ceil(1000)),
+        _ => format!("{} MB", bytes.div_ceil(1_000_000)),
+    };
+    let over = readable(needed.saturating_sub(*allowed));
+    Some(
+        Diagnostic::error("E0801", budget, "training does not fit into the memory budget")
+            .label(format!("{over} more are needed"))
+            .note(format!("with everything recomputed that can be, one step takes {}", readable(*needed)))
+            .note(format!("parameters and optimizer states alone take {}", readable(*persistent)))
+            .help(format!("write `memory {}`, or make the batch, the context or the model smaller", readable(*needed))),
+    )
 }
 
 impl Compilation {

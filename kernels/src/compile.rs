@@ -56,7 +56,8 @@ pub fn workspace_bytes(kernel: &Kernel) -> u64 {
         Body::Gemm(product) => {
             [8, 16].map(|lanes| gemm::workspace_bytes(kernel, product, lanes)).into_iter().max().unwrap_or(0)
         }
-        _ => 0,
+        Body::Nest(nest) => nest::workspace_bytes(kernel, nest),
+        Body::Attention(_) | Body::AttentionBackward(_) => 0,
     }
 }
 

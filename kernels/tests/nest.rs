@@ -169,6 +169,30 @@ fn row_kernels_agree_with_the_reference() {
     }
 }
 
+/// The sum of squares and the maximum of a whole array, as one number each.
+fn norm(count: u64) -> Kernel {
+    let mut e = Exprs::default();
+    let x = e.load(0, Index::var(0));
+    let square = e.add(Expr::Binary(Binary::Mul, x, x));
+    let [sum, top] = [0, 1].map(|number| e.add(Expr::Accumulator(number)));
+    let root = e.add(Expr::Unary(Unary::Sqrt, sum));
+    let sweeps = vec![
+        sweep(vec![reduction(ReduceKind::Sum, square), reduction(ReduceKind::Max, x)], vec![]),
+        once(vec![store(1, Index::constant(0), root), store(1, Index::constant(1), top)]),
+    ];
+    let buffers = vec![buffer(DType::F32, count, Read), buffer(DType::F32, 2, Write)];
+    kernel("norm", buffers, Nest { parallel: vec![], inner: vec![count], exprs: e, sweeps })
+}
+
+#[test]
+fn reductions_of_whole_arrays_are_shared_among_threads() {
+    check(&norm(1000), 1, 1e-6);
+    let large = norm(60 * 3001);
+    check(&large, 1, 1e-6);
+    let tiles = Program::new(&large, executable_isas()[0]).tiles();
+    assert!(tiles.len() == 2 && tiles[0] >= 4, "{tiles:?}");
+}
+
 #[test]
 fn updates_in_place_agree_with_the_reference() {
     for count in [1, 7, 8, 9, 1000, 200_003] {

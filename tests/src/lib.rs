@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use trainc::check;
+use trainc::compile;
 use trainc::diagnostic::Diagnostic;
+use trainc::program::Program;
 use trainc::source::{FileId, SourceMap, Span};
 
 pub mod golden;
@@ -27,8 +29,21 @@ pub fn diagnose(name: &str, bytes: &[u8]) -> (SourceMap, Vec<Diagnostic>) {
 
 fn front_end(sources: &mut SourceMap, file: FileId) -> Vec<Diagnostic> {
     let mut alone = Alone { map: std::mem::take(sources), root: file };
-    let found = check::diagnose(&mut alone, file, &[]);
+    let found = match check::check(&mut alone, file, &[]) {
+        Ok(program) => with_plan(program),
+        Err(errors) => errors,
+    };
     *sources = alone.map;
+    found
+}
+
+/// The warnings about a program, and whether it keeps to its memory budget.
+fn with_plan(program: Program) -> Vec<Diagnostic> {
+    let mut found = program.warnings.clone();
+    if let Some((_, budget)) = program.train.memory {
+        let error = compile::Compilation::new(program).err();
+        found.extend(error.and_then(|error| compile::over_budget(&error, budget)));
+    }
     found
 }
 

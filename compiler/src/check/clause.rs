@@ -38,6 +38,15 @@ impl Evaluator<'_> {
     pub(super) fn single<'c>(&mut self, clause: &'c Clause) -> Checked<&'c Expr> {
         match &clause.words[..] {
             [Word::Value(expr)] => Ok(expr),
+            [Word::Value(_), Word::Value(Expr { kind: ExprKind::Name(word), span }), ..] => {
+                let keyword = &clause.keyword.text;
+                let message = format!("`{word}` does not belong to the clause `{keyword}`");
+                let error = Diagnostic::error("E0703", *span, message).label("one value has been given before");
+                self.fail(match closest(word, super::train::CLAUSES) {
+                    Some(other) => error.replace(*span, other, format!("did you mean the clause `{other}`?")),
+                    None => error.help("remove it"),
+                })
+            }
             _ => self.malformed(clause, "expected one value behind it"),
         }
     }

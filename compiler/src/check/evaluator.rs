@@ -1,7 +1,7 @@
 //! The abstract interpreter's state: what is known of the program, the graph under construction, and open calls.
 
 use super::{
-    library::{DefinitionId, Entity, Library},
+    library::{ADD_IMPORT, DefinitionId, Entity, Library},
     optimizer::Updating,
     registry::Registry,
     value::{Label, Number, Tensor, Value},
@@ -153,6 +153,8 @@ impl<'p> Evaluator<'p> {
         let finding = self.at_program(finding);
         let place = |finding: &Diagnostic| (finding.id, finding.labels[0].span);
         let known = self.diagnostics.iter().any(|earlier| place(earlier) == place(&finding));
+        let import = |finding: &Diagnostic| finding.suggestion.as_ref().is_some_and(|mend| mend.message == ADD_IMPORT);
+        let known = known || (import(&finding) && self.diagnostics.iter().any(import));
         if self.diagnostics.len() < MAX_ERRORS && !known {
             self.diagnostics.push(finding);
         }

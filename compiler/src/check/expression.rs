@@ -115,7 +115,7 @@ impl Evaluator<'_> {
     fn not_whole<T>(&mut self, expr: &Expr, value: f64, what: &str) -> Checked<T> {
         let text = self.text(expr.span).to_string();
         let mut error = Diagnostic::error("E0403", expr.span, format!("{what} must be a whole number"))
-            .label(format!("`{text}` is {value}"));
+            .label(format!("`{text}` is {}", (value * 1e4).round() / 1e4));
         if let ExprKind::Binary(BinaryOp::Div, a, b) = &expr.kind
             && let (Ok(Value::Number(a)), Ok(Value::Number(b))) = (self.expression(a), self.expression(b))
         {

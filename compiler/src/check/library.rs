@@ -38,6 +38,9 @@ const STD: [(&str, &str); 8] = [
     ("std/schedules.train", include_str!("../../std/schedules.train")),
 ];
 
+/// What to do when the library is not imported; said once for a program.
+pub(super) const ADD_IMPORT: &str = "add `use std` at the top of the file";
+
 /// Most files that may import one another in a chain.
 const MAX_IMPORTS: usize = 32;
 
@@ -213,7 +216,7 @@ pub(super) fn unknown_name(
 ) -> Diagnostic {
     let error = Diagnostic::error("E0201", span, format!("unknown name `{name}`"));
     if library.needs_import(name) {
-        return error.label("this is in the standard library").help("add `use std` at the top of the file");
+        return error.label("this is in the standard library").help(ADD_IMPORT);
     }
     let known = locals.iter().map(String::as_str).chain(library.names(span.file)).chain(builtins.iter().copied());
     match suggest::closest(name, known) {
@@ -233,7 +236,7 @@ impl Library {
             let first = parsed.file.items.into_iter().next();
             match first {
                 Some(Item::Const(constant)) if parsed.errors.is_empty() => {
-                    errors.extend(self.apply(constant, file).err());
+                    errors.extend(self.apply(constant, file));
                 }
                 _ => errors.extend(parsed.errors),
             }
@@ -241,17 +244,17 @@ impl Library {
         errors
     }
 
-    fn apply(&mut self, setting: Const, file: FileId) -> Result<(), Diagnostic> {
+    fn apply(&mut self, setting: Const, file: FileId) -> Option<Diagnostic> {
         let name = &setting.name;
         if let Some((Entity::Const(index), _)) = self.user.get(&name.text) {
             self.consts[*index].value = self.as_text(setting.value);
-            return Ok(());
+            return None;
         }
         let clauses = self.trains.iter_mut().flat_map(|block| &mut block.clauses);
         let mut clauses = clauses.filter(|clause| clause.keyword.text == name.text);
         if let (true, Some(clause)) = (super::train::SETTABLE.contains(&name.text.as_str()), clauses.next()) {
             clause.words = vec![Word::Value(setting.value)];
-            return Ok(());
+            return None;
         }
         let own = self
             .user
@@ -262,7 +265,7 @@ impl Library {
         let place = Span { file, start: name.span.start, end: name.span.end };
         let error =
             Diagnostic::error("E0201", place, format!("`--set {}`: the program has no such constant", name.text));
-        Err(match suggest::closest(&name.text, known.iter().copied()) {
+        Some(match suggest::closest(&name.text, known.iter().copied()) {
             Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
             None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),
         })

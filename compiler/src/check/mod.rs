@@ -51,6 +51,7 @@ pub trait Sources: Send {
     ///
     /// # Errors
     /// If it cannot be read; see [`import_failed`].
+    #[expect(clippy::result_large_err, reason = "a failed import is rare, and reported as it is")]
     fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic>;
 }
 

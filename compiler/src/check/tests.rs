@@ -39,14 +39,14 @@ fn linear_regression_becomes_a_step() {
 }
 
 #[test]
-fn a_gpt_becomes_a_step_whose_size_does_not_depend_on_depth() {
-    let text = include_str!("../../../dsl-examples/gpt_rust.train");
-    let program = checked(text, &[]).unwrap_or_else(|e| panic!("{e}"));
-    for p in &program.parameters {
-        eprintln!("{} {:?} {:?} {}", p.name, p.shape, p.roles, p.split);
-    }
-    eprintln!("{:?}", program.inputs);
-    assert!(program.generate.is_some());
+fn the_graphs_of_a_gpt_do_not_grow_with_its_depth() {
+    let sizes = |depth: &str| {
+        let program = gpt_with(&[("depth = 4", depth)]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(program.inputs.iter().map(|input| input.below).collect::<Vec<_>>(), [Some(256); 2]);
+        let further = [program.evaluate, program.generate].map(|graph| graph.expect("text predicts next tokens").len());
+        (program.step.len(), further)
+    };
+    assert_eq!(sizes("depth = 2"), sizes("depth = 96"));
 }
 
 #[test]
@@ -65,4 +65,71 @@ fn every_example_becomes_a_program() {
         }
     }
     assert!(found >= 12, "only {found} examples");
+}
+
+/// A GPT with parts replaced.
+fn gpt_with(edits: &[(&str, &str)]) -> Result<Program, String> {
+    let mut text = include_str!("../../../dsl-examples/gpt_rust.train").to_string();
+    for (from, to) in edits {
+        assert!(text.contains(from), "the example has no {from:?}");
+        text = text.replacen(from, to, 1);
+    }
+    checked(&text, &[])
+}
+
+#[test]
+fn every_definition_of_the_library_goes_into_a_program() {
+    let adamw = "adamw(betas = (0.9, 0.95), weight_decay = 0.1)";
+    for optimizer in ["sgd", "momentum", "nesterov", "adamw", "lion", "nsgd", "adafactor", "muon(weight_decay = 0.1)"] {
+        let program = gpt_with(&[(adamw, optimizer), ("{ weight_decay = 0 }", "{ rate = 0.1x }")]);
+        let program = program.unwrap_or_else(|found| panic!("{optimizer}: {found}"));
+        assert_eq!(program.parameters.len(), 17, "{optimizer}");
+    }
+    let wsd = "wsd(peak = 2e-3, warmup = 5%, decay = 30%)";
+    for schedule in [
+        "0.1",
+        "constant(0.1)",
+        "linear_decay(0.1, warmup = 1%)",
+        "cosine(0.1)",
+        "wsd_sqrt(0.1, decay = 1M tokens)",
+        "inverse_sqrt(0.1, warmup = 20 steps)",
+    ] {
+        gpt_with(&[(wsd, schedule)]).unwrap_or_else(|found| panic!("{schedule}: {found}"));
+    }
+    let loss = "cross_entropy(logits, next(tokens))";
+    for metric in [
+        "cross_entropy(logits, next(tokens), smoothing = 10%, ignore = 0)",
+        "accuracy(logits, next(tokens), ignore = 0)",
+        "perplexity(logits, next(tokens))",
+    ] {
+        let clause = format!("{loss}\n    metric m = {metric}");
+        gpt_with(&[(loss, &clause)]).unwrap_or_else(|found| panic!("{metric}: {found}"));
+    }
+    let attention = "attention(layer_norm(x), heads, causal)";
+    for part in [
+        "attention(rms_norm(x), heads, full, rotate = rope)",
+        "attention(x, heads, window = 32, bias = no)",
+        "grouped_attention(x, heads, groups = 3, window = 8)",
+        "swiglu(x, 64)",
+        "dropout(ffn(x, act = gelu_exact), 10%)",
+        "ffn(x, act = relu2)",
+        "ffn(x, act = silu)",
+    ] {
+        gpt_with(&[(attention, part)]).unwrap_or_else(|found| panic!("{part}: {found}"));
+    }
+}
+
+#[test]
+fn groups_settings_and_freezing_reach_the_parameters() {
+    let program =
+        gpt_with(&[("clip 1.0", "clip 1.0\n    freeze embeddings, \"head.*\"")]).unwrap_or_else(|e| panic!("{e}"));
+    let frozen: Vec<&str> = program.parameters.iter().filter(|p| !p.trainable).map(|p| p.name.as_str()).collect();
+    assert_eq!(frozen, ["embedding.table", "positions.table", "head.w"]);
+    let text = include_str!("../../../dsl-examples/gpt_rust.train");
+    let program = checked(text, &[("width", "96"), ("steps", "7"), ("precision", "bf16")]);
+    assert!(program.is_err_and(|found| found.contains("precision")), "only clauses that are there can be set");
+    let program = checked(text, &[("width", "96"), ("steps", "7")]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((program.train.steps, program.parameters[0].shape[1]), (7, 96));
+    let found = checked(text, &[("widht", "96")]).expect_err("a misspelt setting is refused");
+    assert!(found.contains("did you mean `width`?"), "{found}");
 }

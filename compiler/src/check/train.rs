@@ -20,7 +20,7 @@ use trainc_kernels::ir::{Binary, Precision};
 use trainc_runtime::artifact::DType;
 
 /// Clauses of `train`.
-const CLAUSES: [&str; 17] = [
+pub(super) const CLAUSES: [&str; 17] = [
     "model",
     "data",
     "loss",
@@ -166,7 +166,7 @@ impl Evaluator<'_> {
         let error =
             Diagnostic::error("E0707", name.span, format!("there is no {word} `{}`", name.text)).label("not defined");
         if self.library.needs_import(&name.text) {
-            return self.fail(error.help("add `use std` at the top of the file"));
+            return self.fail(error.help(super::library::ADD_IMPORT));
         }
         let known = self.library.definitions_where(|definition| definition.kind == kind);
         let error = match closest(&name.text, known.iter().copied()) {

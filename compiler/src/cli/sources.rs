@@ -4,8 +4,8 @@ use super::{arguments, failure::Failure, output};
 use std::path::{Path, PathBuf};
 use trainc::{
     check::{self, Sources},
-    compile::{Compilation, Provenance},
-    diagnostic::{self, Diagnostic},
+    compile::{self, Compilation, Provenance},
+    diagnostic::Diagnostic,
     program::Program,
     source::{FileId, SourceMap, Span},
 };
@@ -81,12 +81,11 @@ pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap
     let loaded = load(arguments)?;
     let check_ms = start.elapsed().as_secs_f64() * 1e3;
     let budget = loaded.program.train.memory;
-    let mut compilation = Compilation::new(loaded.program).map_err(|error| match budget {
-        Some((_, span)) => {
-            let diagnostic = diagnostic::Diagnostic::error("E0801", span, error.to_string());
-            Failure::Program(output::render(&loaded.map, &[diagnostic]))
-        }
-        None => Failure::Program(format!("error: {error}\n")),
+    let mut compilation = Compilation::new(loaded.program).map_err(|error| {
+        Failure::Program(match budget.and_then(|(_, span)| compile::over_budget(&error, span)) {
+            Some(diagnostic) => output::render(&loaded.map, &[diagnostic]),
+            None => format!("error: {error}\n"),
+        })
     })?;
     compilation.milliseconds.insert("check", check_ms);
     Ok((compilation, loaded.map, loaded.provenance))

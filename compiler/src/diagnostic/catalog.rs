@@ -126,6 +126,7 @@ catalog! {
     "E0713" "a program without `train`"
     "E0714" "two `train` blocks"
     "E0790" "a method that is not implemented yet"
+    "E0801" "over the memory budget"
     "E0802" "a definition that calls itself"
     "E0803" "a program that is too large"
     "E0804" "a tensor that is too large"

@@ -3,12 +3,14 @@
 //! The parallel domain is cut into units: one iteration of all parallel loops, or, if a parallel loop runs along the
 //! lanes, one iteration of the others times a block of columns of that loop. A tile is a range of units.
 
+mod split;
+
 use crate::{
     emit::{
         builder::{Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Expr, ExprId, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
+    ir::{Buffer, Expr, ExprId, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
     stage::{Lowered, emit_stage, tile_count},
 };
 
@@ -19,18 +21,35 @@ const UNITS_WANTED: u64 = 64;
 /// What a transcendental function costs, in element operations.
 const TRANSCENDENTAL_COST: u64 = 12;
 
+/// Bytes of workspace that a nest needs.
+pub(crate) fn workspace_bytes(kernel: &Kernel, nest: &Nest) -> u64 {
+    let split = split::split(kernel, &merged(nest));
+    split.and_then(|split| split.buffers.last().map(|buffer| buffer.elements * buffer.dtype.bytes())).unwrap_or(0)
+}
+
 /// Lowers a verified nest.
 pub(crate) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, lanes: u32, name: &str) -> Lowered {
     let nest = merged(nest);
-    let plan = Plan::new(&nest, lanes);
+    let stages = match split::split(kernel, &nest) {
+        None => vec![lower_stage(b, &kernel.buffers, &nest, lanes, format!("{name}_0"))],
+        Some(split) => [split.first, split.second]
+            .iter()
+            .enumerate()
+            .map(|(stage, nest)| lower_stage(b, &split.buffers, nest, lanes, format!("{name}_{stage}")))
+            .collect(),
+    };
+    Lowered { stages, scratch_bytes: 0 }
+}
+
+fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, lanes: u32, symbol: String) -> (String, u64) {
+    let plan = Plan::new(nest, lanes);
     let tiles = tile_count(plan.units, plan.work, WORK_PER_TILE);
-    let symbol = format!("{name}_0");
     emit_stage(b, &symbol, |b, stage| {
-        let emitter = Emitter::new(b, &nest.exprs, &kernel.buffers, stage.args, stage.instance, lanes);
-        let mut lowering = Lowering { e: emitter, nest: &nest, plan };
+        let emitter = Emitter::new(b, &nest.exprs, buffers, stage.args, stage.instance, lanes);
+        let mut lowering = Lowering { e: emitter, nest, plan };
         lowering.units(stage.begin, stage.end, tiles);
     });
-    Lowered { stages: vec![(symbol, tiles)], scratch_bytes: 0 }
+    (symbol, tiles)
 }
 
 /// The nest with as few loops as its accesses allow.

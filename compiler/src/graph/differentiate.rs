@@ -190,8 +190,8 @@ impl<'g> Backward<'g> {
             Op::Last => self.leave(node, gradient),
             _ => self.send_to_operands(node, gradient)?,
         }
-        let span = self.graph.node(node).span.clone();
-        (first_new..self.graph.len()).for_each(|new| self.graph.set_span(NodeId::new(new), span.clone()));
+        let span = self.graph.node(node).span;
+        (first_new..self.graph.len()).for_each(|new| self.graph.set_span(NodeId::new(new), span));
         Ok(())
     }
 

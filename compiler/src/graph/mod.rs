@@ -165,7 +165,7 @@ impl Graph {
     fn scope_of(&self, op: &Op, operands: &[NodeId]) -> ScopeId {
         match op {
             Op::Layer { scope } | Op::Carry { scope, .. } | Op::Random { scope, .. } => *scope,
-            Op::Last { .. } | Op::Stack { .. } | Op::SumInstances => ScopeId::ROOT,
+            Op::Last | Op::Stack { .. } | Op::SumInstances => ScopeId::ROOT,
             _ => operands.iter().map(|&operand| self.node(operand).scope).max().unwrap_or(ScopeId::ROOT),
         }
     }

@@ -33,7 +33,7 @@ impl Graph {
             Op::Carry { scope, .. } => to.add_carry(scope, operands[0], self.carry(node).reversed),
             ref op => to.add(op.clone(), &operands),
         };
-        to.set_span(moved, self.node(node).span.clone());
+        to.set_span(moved, self.node(node).span);
         moved
     }
 

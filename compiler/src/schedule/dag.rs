@@ -349,7 +349,7 @@ fn chunk_sums(dag: &mut Dag, node: Node) -> Id {
 fn chunked(dag: &mut Dag, id: Id) -> (Id, Vec<u64>) {
     let vector = dag.nodes[id].clone();
     let elements = vector.elements();
-    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements % chunks == 0).unwrap_or(1);
+    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements.is_multiple_of(*chunks)).unwrap_or(1);
     if elements < CHUNKED_FROM || chunks == 1 {
         return (id, vector.shape);
     }

@@ -67,6 +67,6 @@ fn digits(count: usize) -> String {
 }
 
 fn pixel_of(label: usize, pixel: usize, image: usize) -> usize {
-    let lit = pixel / 8 == label % 8 && (label < 8 || pixel % 2 == 0);
+    let lit = pixel / 8 == label % 8 && (label < 8 || pixel.is_multiple_of(2));
     if lit { 12 + (pixel + image) % 4 } else { (pixel * 5 + image * 3) % 4 }
 }

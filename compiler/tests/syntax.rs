@@ -27,8 +27,9 @@ fn the_formatter_keeps_tree_and_comments_of_every_program_and_is_a_fixed_point()
 
 /// `BLESS=1` formats them, as `trainc fmt` does.
 #[test]
-fn examples_and_library_parse() {
+fn examples_and_library_are_formatted() {
     let bless = std::env::var_os("BLESS").is_some_and(|value| value == "1");
+    let mut unformatted = Vec::new();
     for (path, bytes) in programs() {
         if !path.components().any(|part| part.as_os_str() == "dsl-examples" || part.as_os_str() == "std") {
             continue;
@@ -37,8 +38,11 @@ fn examples_and_library_parse() {
         let formatted = format(&text).unwrap_or_else(|errors| panic!("{}: {errors:#?}", path.display()));
         if bless {
             std::fs::write(&path, &formatted).expect("programs can be written");
+        } else if text != formatted {
+            unformatted.push(path);
         }
     }
+    assert!(unformatted.is_empty(), "run `trainc fmt`: {unformatted:#?}");
 }
 
 /// The clauses of a train block, one a line, words separated by spaces, inner blocks in braces.

@@ -56,6 +56,15 @@ pub(super) fn group(values: &Values, regions: &Regions) -> Result<Grouping, Conf
     fusion.finish()
 }
 
+/// Groups that must run before a group.
+#[derive(Default)]
+struct Sources {
+    /// Whose values it reads.
+    direct: BTreeSet<usize>,
+    /// Whose values a loop reads that it waits for.
+    looped: BTreeSet<usize>,
+}
+
 struct Fusion<'a> {
     values: &'a Values<'a>,
     regions: &'a Regions,
@@ -173,48 +182,47 @@ impl<'a> Fusion<'a> {
         Some(Group { members, kind, domain, ..a.clone() })
     }
 
-    /// Whether a path leads from one group through a third to the other.
+    /// Whether a path leads from one group through a third, or through a loop, to the other.
     fn leads_elsewhere(&self, from: usize, to: usize) -> bool {
-        let mut open: Vec<usize> = self.sources(to).into_iter().filter(|&source| source != from).collect();
-        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
+        let Sources { mut direct, looped } = self.sources(to);
+        direct.remove(&from);
+        let mut seen: BTreeSet<usize> = direct.union(&looped).copied().collect();
+        let mut open: Vec<usize> = seen.iter().copied().collect();
         while let Some(group) = open.pop() {
             if group == from {
                 return true;
             }
-            for source in self.sources(group) {
-                if seen.insert(source) {
-                    open.push(source);
-                }
-            }
+            let Sources { direct, looped } = self.sources(group);
+            open.extend(direct.union(&looped).copied().filter(|&source| seen.insert(source)));
         }
         false
     }
 
-    /// Groups of the same region that must run before a group, those included that are reached through loops.
-    fn sources(&self, position: usize) -> BTreeSet<usize> {
+    /// Groups of the same region that must run before a group.
+    fn sources(&self, position: usize) -> Sources {
         let group = self.group(position);
-        let mut sources = BTreeSet::new();
+        let mut sources = Sources::default();
         for read in self.reads_of(group) {
             self.producers(read, group.region, &mut sources);
         }
-        sources.remove(&position);
+        sources.direct.remove(&position);
         sources
     }
 
     /// Groups of `region` that a value in memory comes from.
-    fn producers(&self, id: Id, region: RegionId, producers: &mut BTreeSet<usize>) {
+    fn producers(&self, id: Id, region: RegionId, sources: &mut Sources) {
         let dag = self.values.dag;
         match &dag.nodes[id].op {
             _ if self.of.contains_key(&id) => {
                 let group = self.of[&id];
                 if self.group(group).region == region {
-                    producers.insert(group);
+                    sources.direct.insert(group);
                 }
             }
-            Op::Project { .. } => self.producers(dag.nodes[id].operands[0], region, producers),
+            Op::Project { .. } => self.producers(dag.nodes[id].operands[0], region, sources),
             op if leaves_scope(op) && region == 0 => {
                 for entered in self.entered_by(id) {
-                    producers.extend(self.into_region(entered));
+                    sources.looped.extend(self.into_region(entered));
                 }
             }
             _ => {}
@@ -386,6 +394,8 @@ impl Ordering {
         }
         for region in 1..loops {
             ordering.need(fusion, groups + region, &fusion.entering[region]);
+            let earlier = |&other: &RegionId| fusion.regions.list[other].comes_before(fusion.regions.list[region]);
+            ordering.before[groups + region].extend((1..loops).filter(earlier).map(|other| groups + other));
         }
         ordering
     }
@@ -409,23 +419,9 @@ impl Ordering {
             Op::Project { .. } => self.sources(fusion, node.operands[0]),
             op if leaves_scope(op) => {
                 let loops = fusion.entered_by(id).into_iter().map(|region| fusion.groups.len() + region);
-                loops.chain(self.handed_through(fusion, id)).collect()
+                loops.collect()
             }
             _ => Vec::new(),
-        }
-    }
-
-    /// The root value that is the last one of a carry whose `next` does not come from the repeat.
-    fn handed_through(&self, fusion: &Fusion, id: Id) -> Vec<usize> {
-        let dag = fusion.values.dag;
-        match dag.carries.get(&dag.nodes[id].operands[0]) {
-            Some(carry) => [carry.init, carry.next]
-                .into_iter()
-                .map(|id| dag.storage(id))
-                .filter(|&id| dag.nodes[id].scope == 0)
-                .flat_map(|id| self.sources(fusion, id))
-                .collect(),
-            None => Vec::new(),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use super::dag::{Dag, Id};
 use crate::graph::Op;
+use std::collections::BTreeMap;
 
 /// Rounds after which passes must have settled; each round lifts some value to a later pass.
 const MAX_ROUNDS: usize = 64;
@@ -22,6 +23,11 @@ pub(super) struct Region {
 }
 
 impl Region {
+    /// Whether this is an earlier pass of the same scope.
+    pub fn comes_before(self, other: Region) -> bool {
+        self.scope == other.scope && self.pass < other.pass
+    }
+
     /// Whether instances run from the last to the first.
     pub fn reversed(self) -> bool {
         self.pass % 2 == 1
@@ -53,12 +59,15 @@ pub(super) fn assign(dag: &Dag) -> Option<Regions> {
 struct Passes {
     pass: Vec<u32>,
     after: Vec<Vec<u32>>,
+    /// As `after`, for whole regions: what leaves a region waits for all that runs in it.
+    after_region: BTreeMap<Region, Vec<u32>>,
 }
 
 impl Passes {
     fn new(dag: &Dag) -> Passes {
         let pass = dag.nodes.iter().map(|node| node.earliest).collect();
-        Passes { pass, after: vec![vec![0; dag.scopes.len()]; dag.nodes.len()] }
+        let after = vec![vec![0; dag.scopes.len()]; dag.nodes.len()];
+        Passes { pass, after, after_region: BTreeMap::new() }
     }
 
     /// Whether anything moved.
@@ -68,6 +77,7 @@ impl Passes {
             let (pass, after) = self.settle(dag, id);
             moved |= pass != self.pass[id] || after != self.after[id];
             self.pass[id] = pass;
+            raise(self.after_region.entry(Region { scope: dag.nodes[id].scope, pass }).or_default(), &after);
             self.after[id] = after;
         }
         moved
@@ -82,13 +92,15 @@ impl Passes {
             sources.push(carry.next);
         }
         for &source in &sources {
-            for (own, other) in after.iter_mut().zip(&self.after[source]) {
-                *own = (*own).max(*other);
-            }
+            raise(&mut after, &self.after[source]);
             match dag.nodes[source].scope {
                 0 => pass = pass.max(after[node.scope]),
                 scope if scope == node.scope => pass = pass.max(self.pass[source]),
-                scope => after[scope] = after[scope].max(self.pass[source] + 1),
+                scope => {
+                    let region = Region { scope, pass: self.pass[source] };
+                    after[scope] = after[scope].max(region.pass + 1);
+                    raise(&mut after, self.after_region.get(&region).map_or(&[], Vec::as_slice));
+                }
             }
         }
         if let Some(carry) = dag.carries.get(&id) {
@@ -105,6 +117,14 @@ impl Passes {
         list.dedup();
         let of = (0..dag.nodes.len()).map(|id| list.binary_search(&region(id)).expect("listed above")).collect();
         Regions { list, of, after: self.after }
+    }
+}
+
+/// The larger of each two numbers; missing ones are 0.
+fn raise(own: &mut Vec<u32>, other: &[u32]) {
+    own.resize(own.len().max(other.len()), 0);
+    for (own, other) in own.iter_mut().zip(other) {
+        *own = (*own).max(*other);
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     graph::{Bindings, Graph, Op, Output, Rounding, Tensor, TensorType, interpret},
     program::{Input, Parameter, Program, State, TrainSettings},
-    schedule::{Plan, Request, schedule},
+    schedule::{Plan, Request, ScheduleError, schedule},
     source::{FileId, Span},
 };
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Case {
     pub states: Vec<Vec<u64>>,
     /// Integer inputs are below this.
     pub below: i32,
+    /// What to evaluate it on, if not on noise.
+    pub bindings: Option<Bindings>,
 }
 
 /// Numbers that look random.
@@ -54,6 +56,9 @@ impl Case {
     }
 
     pub fn bindings(&self) -> Bindings {
+        if let Some(bindings) = &self.bindings {
+            return bindings.clone();
+        }
         let numbered = |base: u64, shapes: &[Vec<u64>]| {
             let tensors = shapes.iter().zip(0..);
             tensors.map(|(shape, n)| (n, tensor(base + u64::from(n), &TensorType::f32(shape.clone()), 1))).collect()
@@ -117,6 +122,15 @@ impl Case {
                 item: "samples".into(),
             },
             warnings: Vec::new(),
+        }
+    }
+
+    /// The smallest arena that recomputation can reach.
+    pub fn least_memory(&self) -> Option<u64> {
+        let program = self.program();
+        match schedule(&Request { program: &program, entries: &[("step", &self.graph)], memory_budget: Some(1) }) {
+            Err(ScheduleError::OverBudget { needed, .. }) => Some(needed),
+            _ => None,
         }
     }
 
@@ -218,8 +232,9 @@ pub fn check_within(case: &Case, memory_budget: Option<u64>) -> Plan {
     let (plan, bindings) = (case.plan(memory_budget), case.bindings());
     let entry = &plan.entries[0];
     let mut memory = Memory::new(&plan);
-    for (word, place) in
-        [7u32, 0, bindings.step, bindings.steps].iter().zip((plan.control_offset as usize..).step_by(4))
+    for (word, place) in [bindings.seed as u32, (bindings.seed >> 32) as u32, bindings.step, bindings.steps]
+        .iter()
+        .zip((plan.control_offset as usize..).step_by(4))
     {
         memory.bytes[place..place + 4].copy_from_slice(&word.to_le_bytes());
     }

@@ -93,3 +93,14 @@ fn gpt2_trains_in_little_more_than_parameters_states_and_gradients() {
     let (region, peak) = (report.region_bytes, report.peak_bytes);
     assert!(region <= peak + peak / 8, "the arena wastes little: {region} for {peak}");
 }
+
+#[test]
+fn random_graphs_and_their_gradients_agree_with_the_interpreter() {
+    for seed in 0..100 {
+        let case = random(seed, seed % 4 == 3);
+        check(&case);
+        if let Some(least) = case.least_memory() {
+            check_within(&case, Some(least));
+        }
+    }
+}

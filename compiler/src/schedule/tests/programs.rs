@@ -2,7 +2,9 @@
 
 use super::Case;
 use crate::{
-    graph::{AttentionSpec, ControlField, Graph, Mask, NodeId, Op, Output, ScopeId, TensorType, differentiate},
+    graph::{
+        AttentionSpec, ControlField, Graph, Mask, NodeId, Op, Output, ScopeId, TensorType, arbitrary, differentiate,
+    },
     rewrite,
 };
 use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
@@ -207,11 +209,11 @@ impl Builder {
     /// The case after rewriting.
     pub fn rewritten(self, below: i32) -> Case {
         let graph = rewrite::rewrite(&self.g, &rewrite::Options::default()).graph;
-        Case { graph, parameters: self.parameters, states: self.states, below }
+        Case { graph, parameters: self.parameters, states: self.states, below, bindings: None }
     }
 
     pub fn done(self, below: i32) -> Case {
-        Case { graph: self.g, parameters: self.parameters, states: self.states, below }
+        Case { graph: self.g, parameters: self.parameters, states: self.states, below, bindings: None }
     }
 }
 
@@ -438,4 +440,21 @@ pub fn reductions() -> Case {
     let zero = b.g.add(Op::Constant { value: 3.0.into(), dtype: DType::I32 }, &[]);
     b.report("constant", zero);
     b.done(9)
+}
+
+/// A random graph with the gradients of its loss, as it is or rewritten.
+pub fn random(seed: u64, rewritten: bool) -> Case {
+    let mut sample = arbitrary::sample(seed, 8);
+    let gradients = differentiate(&mut sample.graph, sample.loss, &sample.parameters).expect("differentiable");
+    for (n, gradient) in gradients.into_iter().enumerate() {
+        if let Some(gradient) = gradient {
+            sample.graph.set_output(Output::Report(format!("gradient {n}")), gradient);
+        }
+    }
+    let shapes = sample.parameters.iter().map(|&id| sample.graph.shape(id).to_vec()).collect();
+    let graph = match rewritten {
+        true => rewrite::rewrite(&sample.graph, &rewrite::Options::default()).graph,
+        false => sample.graph,
+    };
+    Case { graph, parameters: shapes, states: Vec::new(), below: 1, bindings: Some(sample.bindings) }
 }

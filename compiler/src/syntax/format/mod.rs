@@ -157,7 +157,7 @@ impl<'a> Printer<'a> {
             parameters,
             ")",
             self.header_span(header, *short, body),
-            behind.len(),
+            behind.len() + 1,
             Line::parameter,
             |p, it| p.parameter(it),
         );

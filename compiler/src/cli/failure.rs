@@ -1,12 +1,23 @@
 //! How commands fail, and with which exit code.
 
+use super::output;
+use serde_json::json;
 use std::{fmt::Display, process::ExitCode};
+use trainc::{
+    diagnostic::{self, Diagnostic},
+    source::SourceMap,
+};
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub enum Failure {
-    /// The program is wrong; holds the rendered diagnostics. Exit code 1.
-    Program(String),
+    /// The program is wrong. Exit code 1.
+    Program {
+        /// The diagnostics for people.
+        rendered: String,
+        /// The diagnostics as data, for `--json`.
+        reports: serde_json::Value,
+    },
     /// The command line is wrong, or names something that is not there. Exit code 2.
     Misuse(String),
     /// The run failed. Exit code 3.
@@ -14,6 +25,20 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// The program is wrong for a reason that has no place in its text.
+    pub fn program(message: impl Display) -> Self {
+        Failure::Program {
+            rendered: format!("error: {message}\n"),
+            reports: json!([{ "message": message.to_string() }]),
+        }
+    }
+
+    /// The program is wrong, and these diagnostics say where.
+    pub fn diagnosed(map: &SourceMap, diagnostics: &[Diagnostic]) -> Self {
+        let reports = serde_json::to_value(diagnostic::reports(map, diagnostics)).expect("plain data serialises");
+        Failure::Program { rendered: output::render(map, diagnostics), reports }
+    }
+
     /// The command line asks for something that cannot be.
     pub fn misuse(message: impl Display) -> Self {
         Failure::Misuse(message.to_string())
@@ -27,7 +52,7 @@ impl Failure {
     /// Writes the reason to standard error.
     pub fn report(&self) {
         match self {
-            Failure::Program(rendered) => eprint!("{rendered}"),
+            Failure::Program { rendered, .. } => eprint!("{rendered}"),
             Failure::Misuse(message) | Failure::Run(message) => eprintln!("error: {message}"),
         }
     }
@@ -35,7 +60,7 @@ impl Failure {
     /// 1, 2 or 3; see the variants.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Failure::Program(_) => 1,
+            Failure::Program { .. } => 1,
             Failure::Misuse(_) => 2,
             Failure::Run(_) => 3,
         })

@@ -1,6 +1,6 @@
 //! `trainc fmt`.
 
-use super::{arguments::Fmt, failure::Failure, output};
+use super::{arguments::Fmt, failure::Failure};
 use std::path::Path;
 use trainc::{source::SourceMap, syntax};
 
@@ -23,8 +23,8 @@ pub fn fmt(arguments: &Fmt) -> Result<(), Failure> {
     if unformatted.is_empty() {
         return Ok(());
     }
-    Err(Failure::Program(format!(
-        "not in the standard form (trainc fmt --write mends it): {}\n",
+    Err(Failure::program(format_args!(
+        "not in the standard form (trainc fmt --write mends it): {}",
         unformatted.join(", ")
     )))
 }
@@ -35,11 +35,10 @@ fn format_file(path: &Path) -> Result<(String, String), Failure> {
     let mut map = SourceMap::default();
     let file = match map.add_bytes(path.display().to_string(), &bytes) {
         Ok(file) => file,
-        Err(error) => return Err(Failure::Program(output::render(&map, &[*error]))),
+        Err(error) => return Err(Failure::diagnosed(&map, &[*error])),
     };
     let text = map.file(file).text.clone();
-    let formatted =
-        syntax::format(&text).map_err(|diagnostics| Failure::Program(output::render(&map, &diagnostics)))?;
+    let formatted = syntax::format(&text).map_err(|diagnostics| Failure::diagnosed(&map, &diagnostics))?;
     Ok((text, formatted))
 }
 

@@ -35,8 +35,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check(arguments) => check::check(&arguments),
-        Command::Compile(arguments) => compile::compile(&arguments),
+        Command::Check(arguments) => with_diagnostics(arguments.json, check::check(&arguments)),
+        Command::Compile(arguments) => with_diagnostics(arguments.json, compile::compile(&arguments)),
         Command::Run(arguments) => run::run(&arguments),
         Command::Resume(arguments) => run::resume(&arguments),
         Command::Evaluate(arguments) => run::evaluate(&arguments),
@@ -47,4 +47,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
     }
+}
+
+/// With `--json`, a wrong program's diagnostics are the last line.
+fn with_diagnostics(json: bool, result: Result<(), Failure>) -> Result<(), Failure> {
+    if let (true, Err(Failure::Program { reports, .. })) = (json, &result) {
+        output::json(&serde_json::json!({ "diagnostics": reports }));
+    }
+    result
 }

@@ -18,10 +18,19 @@ pub struct FileSources {
     paths: Vec<Option<PathBuf>>,
 }
 
+/// Why a file is no source.
+enum Unread {
+    /// It cannot be read.
+    Missing(String),
+    /// Its bytes are no program text.
+    NotText(Box<Diagnostic>),
+}
+
 impl FileSources {
-    fn read(&mut self, path: &Path) -> Result<FileId, String> {
-        let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let file = self.map.add_bytes(path.display().to_string(), &bytes).map_err(|error| error.message)?;
+    fn read(&mut self, path: &Path) -> Result<FileId, Unread> {
+        let bytes =
+            std::fs::read(path).map_err(|error| Unread::Missing(format!("cannot read {}: {error}", path.display())))?;
+        let file = self.map.add_bytes(path.display().to_string(), &bytes).map_err(Unread::NotText)?;
         self.remember(file, path);
         Ok(file)
     }
@@ -40,7 +49,10 @@ impl Sources for FileSources {
     fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic> {
         let importer = self.paths.get(from.0 as usize).cloned().flatten();
         let folder = importer.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        self.read(&folder.join(path)).map_err(|reason| check::import_failed(span, path, &reason))
+        self.read(&folder.join(path)).map_err(|unread| match unread {
+            Unread::Missing(reason) => check::import_failed(span, path, &reason),
+            Unread::NotText(diagnostic) => *diagnostic,
+        })
     }
 }
 
@@ -61,14 +73,17 @@ pub struct Loaded {
 pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
     let settings = settings(&arguments.set)?;
     let mut sources = FileSources::default();
-    let root = sources.read(&arguments.file).map_err(Failure::Misuse)?;
+    let root = sources.read(&arguments.file).map_err(|unread| match unread {
+        Unread::Missing(reason) => Failure::Misuse(reason),
+        Unread::NotText(diagnostic) => Failure::diagnosed(&sources.map, &[*diagnostic]),
+    })?;
     match check::check(&mut sources, root, &settings) {
         Ok(program) => {
             eprint!("{}", output::render(&sources.map, &program.warnings));
             let provenance = provenance(&sources.map, root, &settings);
             Ok(Loaded { program, map: sources.map, provenance })
         }
-        Err(diagnostics) => Err(Failure::Program(output::render(&sources.map, &diagnostics))),
+        Err(diagnostics) => Err(Failure::diagnosed(&sources.map, &diagnostics)),
     }
 }
 
@@ -82,10 +97,10 @@ pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap
     let check_ms = start.elapsed().as_secs_f64() * 1e3;
     let budget = loaded.program.train.memory;
     let mut compilation = Compilation::new(loaded.program).map_err(|error| {
-        Failure::Program(match budget.and_then(|(_, span)| compile::over_budget(&error, span)) {
-            Some(diagnostic) => output::render(&loaded.map, &[diagnostic]),
-            None => format!("error: {error}\n"),
-        })
+        match budget.and_then(|(_, span)| compile::over_budget(&error, span)) {
+            Some(diagnostic) => Failure::diagnosed(&loaded.map, &[diagnostic]),
+            None => Failure::program(error),
+        }
     })?;
     compilation.milliseconds.insert("check", check_ms);
     Ok((compilation, loaded.map, loaded.provenance))

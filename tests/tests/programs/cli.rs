@@ -62,8 +62,8 @@ fn wait_for_checkpoint(directory: &Path) {
 /// The tensors of the last checkpoint, as bytes.
 fn last_tensors(directory: &Path) -> Vec<u8> {
     let newest = newest_checkpoint(directory);
-    let file = fs::read_dir(&newest).unwrap().flatten().map(|entry| entry.path());
-    let file = file.filter(|path| path.extension().is_some_and(|end| end == "safetensors")).next().unwrap();
+    let mut file = fs::read_dir(&newest).unwrap().flatten().map(|entry| entry.path());
+    let file = file.find(|path| path.extension().is_some_and(|end| end == "safetensors")).unwrap();
     fs::read(file).unwrap()
 }
 

@@ -131,8 +131,8 @@ impl Dag {
 
     fn import(graph: &Graph) -> Dag {
         let live = live(graph);
-        let mut dag = Dag::default();
-        dag.scopes = graph.scopes().map(|(_, scope)| Scope { name: scope.name.clone(), count: scope.count }).collect();
+        let scopes = graph.scopes().map(|(_, scope)| Scope { name: scope.name.clone(), count: scope.count });
+        let mut dag = Dag { scopes: scopes.collect(), ..Dag::default() };
         let mut moved: BTreeMap<NodeId, Id> = BTreeMap::new();
         for id in graph.ids().filter(|id| live.contains(id)) {
             let operands = graph.operands(id).iter().map(|operand| moved[operand]).collect();
@@ -349,7 +349,7 @@ fn chunk_sums(dag: &mut Dag, node: Node) -> Id {
 fn chunked(dag: &mut Dag, id: Id) -> (Id, Vec<u64>) {
     let vector = dag.nodes[id].clone();
     let elements = vector.elements();
-    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements % chunks == 0).unwrap_or(1);
+    let chunks = (1..=MAX_CHUNKS).rev().find(|&chunks| elements.is_multiple_of(chunks)).unwrap_or(1);
     if elements < CHUNKED_FROM || chunks == 1 {
         return (id, vector.shape);
     }
@@ -366,8 +366,8 @@ fn stage_exits(dag: &mut Dag, mut node: Node) -> Id {
     }
     let storage = dag.storage(node.operands[0]);
     let stacked = matches!(node.op, Op::Stack { .. });
-    let free = !is_place(&dag.nodes[storage].op) && !(stacked && dag.homes.contains_key(&storage));
-    let value = if free { storage } else { dag.copy(storage) };
+    let taken = is_place(&dag.nodes[storage].op) || (stacked && dag.homes.contains_key(&storage));
+    let value = if taken { dag.copy(storage) } else { storage };
     dag.nodes[value].stored = true;
     node.operands = vec![value];
     let exit = dag.push(node);

@@ -72,7 +72,7 @@ impl Builder {
         let square = g.times(gradient, gradient);
         let (old, new) = (g.scale(v, 0.999), g.scale(square, 0.001));
         let v = g.plus(old, new);
-        let mut corrected = |g: &mut Graph, beta: f64, x: NodeId| {
+        let corrected = |g: &mut Graph, beta: f64, x: NodeId| {
             let beta = g.constant(beta);
             let power = g.binary(Binary::Pow, beta, t);
             let rest = g.minus(one, power);

@@ -131,8 +131,8 @@ impl Dag {
 
     fn import(graph: &Graph) -> Dag {
         let live = live(graph);
-        let scopes = graph.scopes().map(|(_, scope)| Scope { name: scope.name.clone(), count: scope.count }).collect();
-        let mut dag = Dag { scopes, ..Dag::default() };
+        let scopes = graph.scopes().map(|(_, scope)| Scope { name: scope.name.clone(), count: scope.count });
+        let mut dag = Dag { scopes: scopes.collect(), ..Dag::default() };
         let mut moved: BTreeMap<NodeId, Id> = BTreeMap::new();
         for id in graph.ids().filter(|id| live.contains(id)) {
             let operands = graph.operands(id).iter().map(|operand| moved[operand]).collect();
@@ -349,7 +349,7 @@ fn chunk_sums(dag: &mut Dag, node: Node) -> Id {
 fn chunked(dag: &mut Dag, id: Id) -> (Id, Vec<u64>) {
     let vector = dag.nodes[id].clone();
     let elements = vector.elements();
-    let chunks = (1..=MAX_CHUNKS).rev().find(|chunks| elements.is_multiple_of(*chunks)).unwrap_or(1);
+    let chunks = (1..=MAX_CHUNKS).rev().find(|&chunks| elements.is_multiple_of(chunks)).unwrap_or(1);
     if elements < CHUNKED_FROM || chunks == 1 {
         return (id, vector.shape);
     }

@@ -222,7 +222,7 @@ impl<'a> Fusion<'a> {
             Op::Project { .. } => self.producers(dag.nodes[id].operands[0], region, sources),
             op if leaves_scope(op) && region == 0 => {
                 for entered in self.entered_by(id) {
-                    sources.looped.extend(self.leading_to(entered));
+                    sources.looped.extend(self.groups_before(entered));
                 }
             }
             _ => {}
@@ -240,7 +240,7 @@ impl<'a> Fusion<'a> {
     }
 
     /// Root groups whose values a region reads.
-    fn leading_to(&self, region: RegionId) -> BTreeSet<usize> {
+    fn groups_before(&self, region: RegionId) -> BTreeSet<usize> {
         let mut producers = BTreeSet::new();
         for id in &self.entering[region] {
             if let Some(&group) = self.of.get(id) {

@@ -69,9 +69,9 @@ fn every_example_becomes_a_program() {
 
 /// A GPT with parts replaced.
 fn gpt_with(edits: &[(&str, &str)]) -> Result<Program, String> {
-    let mut text = include_str!("../../../dsl-examples/gpt_rust.train").to_string();
+    let mut text = include_str!("../../../tests/programs/edited.train").to_string();
     for (from, to) in edits {
-        assert!(text.contains(from), "the example has no {from:?}");
+        assert!(text.contains(from), "the program has no {from:?}");
         text = text.replacen(from, to, 1);
     }
     checked(&text, &[])
@@ -125,7 +125,7 @@ fn groups_settings_and_freezing_reach_the_parameters() {
         gpt_with(&[("clip 1.0", "clip 1.0\n    freeze embeddings, \"head.*\"")]).unwrap_or_else(|e| panic!("{e}"));
     let frozen: Vec<&str> = program.parameters.iter().filter(|p| !p.trainable).map(|p| p.name.as_str()).collect();
     assert_eq!(frozen, ["embedding.table", "positions.table", "head.w"]);
-    let text = include_str!("../../../dsl-examples/gpt_rust.train");
+    let text = include_str!("../../../tests/programs/edited.train");
     let program = checked(text, &[("width", "96"), ("steps", "7"), ("precision", "bf16")]);
     assert!(program.is_err_and(|found| found.contains("precision")), "only clauses that are there can be set");
     let program = checked(text, &[("width", "96"), ("steps", "7")]).unwrap_or_else(|e| panic!("{e}"));

@@ -21,9 +21,36 @@ const SMALL_GRAPH: usize = 500;
 
 /// Values where counts, sizes, rates and limits end.
 const NUMBERS: &[&str] = &[
-    "0", "1", "-1", "2", "3", "7", "0.5", "-0.5", "1.5", "1e-300", "1e300", "1e999", "-1e18", "4294967296",
-    "9007199254740993", "18446744073709551615", "18446744073709551616", "1000000", "100%", "-5%", "3 steps", "2 epochs",
-    "0 tokens", "500M tokens", "0 KB", "3 GB", "0.25x", "yes", "none", "\"text\"",
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "7",
+    "0.5",
+    "-0.5",
+    "1.5",
+    "1e-300",
+    "1e300",
+    "1e999",
+    "-1e18",
+    "4294967296",
+    "9007199254740993",
+    "18446744073709551615",
+    "18446744073709551616",
+    "1000000",
+    "100%",
+    "-5%",
+    "3 steps",
+    "2 epochs",
+    "0 tokens",
+    "500M tokens",
+    "0 KB",
+    "3 GB",
+    "0.25x",
+    "yes",
+    "none",
+    "\"text\"",
 ];
 
 /// What an expression is wrapped in, many times over.
@@ -273,7 +300,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(12, 20))]
+    #![proptest_config(config(40, 20))]
 
     #[test]
     fn what_is_left_of_mutated_programs_compiles(text in mutated(small_corpus)) {

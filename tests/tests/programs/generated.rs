@@ -40,6 +40,27 @@ fn compiled_random_programs_agree_with_the_interpreter() {
     assert!(failures.is_empty(), "{} of {count} programs fail:\n{}", failures.len(), failures.join("\n\n"));
 }
 
+/// The new value of an element needs others of the old matrix, which is therefore not updated in place.
+#[test]
+fn an_optimizer_that_transposes_its_parameter_agrees_with_the_interpreter() {
+    let text = "model Line() {
+        input x: [batch, 3]
+        param w: [3, 3] ~ normal(0.1)
+        output y = mean(sum[i](x[b, i] * w[o, i])^2)
+    }
+    optimizer turning(p: [m, n]) {
+        p <- 0.5 * (p[.., i, j] -> [.., j, i]) - rate * grad
+    }
+    train {
+        model Line()
+        loss y
+        optimizer turning
+        schedule 0.1
+        steps 10 batch 5
+    }";
+    compare(text).unwrap();
+}
+
 /// What is wrong with the program of this number, with its text.
 fn failure(seed: u64) -> Option<String> {
     let text = arbitrary::program(seed);

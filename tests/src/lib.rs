@@ -8,6 +8,7 @@ use trainc::diagnostic::Diagnostic;
 use trainc::program::Program;
 use trainc::source::{FileId, SourceMap, Span};
 
+pub mod arbitrary;
 pub mod golden;
 pub mod markdown;
 pub mod program;

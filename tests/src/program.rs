@@ -5,9 +5,10 @@ use trainc::{
     check::{self, Sources},
     compile::{Compilation, Provenance},
     diagnostic::{self, Diagnostic},
+    program::Program,
     source::{FileId, SourceMap, Span},
 };
-use trainc_runtime::{Options, Session, artifact::Artifact};
+use trainc_runtime::{Options, Session, Values, artifact::Artifact};
 
 /// Sources in memory: one program without imports besides the standard library.
 #[derive(Default)]
@@ -25,13 +26,20 @@ impl Sources for MemorySources {
     }
 }
 
-/// Checks, rewrites and schedules a program text; panics with the rendered diagnostics if it is wrong.
-pub fn compile(name: &str, text: &str, set: &[(&str, &str)]) -> Compilation {
+/// Checks a program text.
+///
+/// # Errors
+/// The rendered diagnostics, if it is wrong.
+pub fn check(name: &str, text: &str, set: &[(&str, &str)]) -> Result<Program, String> {
     let settings: Vec<(String, String)> = set.iter().map(|&(name, value)| (name.into(), value.into())).collect();
     let mut sources = MemorySources::default();
     let root = sources.map.add(name, text);
-    let program = check::check(&mut sources, root, &settings)
-        .unwrap_or_else(|found| panic!("{}", diagnostic::render(&sources.map, &found, false)));
+    check::check(&mut sources, root, &settings).map_err(|found| diagnostic::render(&sources.map, &found, false))
+}
+
+/// Checks, rewrites and schedules a program text; panics with the rendered diagnostics if it is wrong.
+pub fn compile(name: &str, text: &str, set: &[(&str, &str)]) -> Compilation {
+    let program = check(name, text, set).unwrap_or_else(|found| panic!("{found}"));
     Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -45,6 +53,14 @@ pub fn artifact(name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
 /// A session that runs a program text.
 pub fn session(name: &str, text: &str, set: &[(&str, &str)], options: &Options) -> Session {
     Session::new(artifact(name, text, set), options).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The elements of a tensor of real numbers.
+pub fn floats(session: &Session, name: &str) -> Vec<f64> {
+    match session.tensor(name).unwrap_or_else(|error| panic!("{error}")) {
+        Values::Floats(values) => values.into_iter().map(f64::from).collect(),
+        Values::Integers(_) => panic!("{name} holds integers"),
+    }
 }
 
 /// The text of a file of this repository.

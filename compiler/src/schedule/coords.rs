@@ -2,11 +2,12 @@
 
 use trainc_kernels::ir::Index;
 
-/// The row-major position of coordinates.
+/// The row-major position of coordinates. Axes of one element are left out: a vector and a matrix of one row that share
+/// memory have the same positions.
 pub(super) fn flatten(coords: &[Index], shape: &[u64]) -> Index {
     let mut flat = Index::constant(0);
     let mut stride = 1;
-    for (coord, &extent) in coords.iter().zip(shape).rev() {
+    for (coord, &extent) in coords.iter().zip(shape).rev().filter(|(_, extent)| **extent != 1) {
         flat = flat.add(coord.clone().mul(stride));
         stride *= extent as i64;
     }

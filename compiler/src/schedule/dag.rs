@@ -254,6 +254,10 @@ impl Dag {
             let copied = tensor.is_some_and(|tensor| choices.copied.contains(&tensor) || taken);
             let fleeting = tensor.is_none()
                 && matches!(self.nodes[storage].op, Op::Parameter { .. } | Op::State { .. } | Op::Input { .. });
+            // In a buffer, for the kernel that copies must not compute it from elements that it has overwritten.
+            if copied {
+                self.store(storage);
+            }
             let value = if copied || fleeting { self.copy(storage) } else { storage };
             self.store(value);
             self.outputs[position].1 = value;

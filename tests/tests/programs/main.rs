@@ -4,5 +4,7 @@ mod cli;
 mod depth;
 mod determinism;
 mod examples;
+mod front_end_fuzz;
+mod generated;
 mod torch;
 mod workloads;

@@ -3,7 +3,7 @@
 
 use safetensors::{Dtype, SafeTensors};
 use trainc_runtime::{Batch, Options, Session, Values};
-use trainc_tests::program;
+use trainc_tests::program::{self, floats};
 
 /// 1 - beta1: after one update from zero, the first moment is this times the gradient.
 const FIRST_MOMENT: f64 = 0.1;
@@ -40,13 +40,6 @@ impl Golden {
 
     fn integers(&self, key: &str) -> Values {
         Values::Integers(self.numbers(key).into_iter().map(|value| value as i32).collect())
-    }
-}
-
-fn floats(session: &Session, name: &str) -> Vec<f64> {
-    match session.tensor(name).unwrap() {
-        Values::Floats(values) => values.into_iter().map(f64::from).collect(),
-        Values::Integers(_) => panic!("{name} holds integers"),
     }
 }
 

@@ -153,7 +153,9 @@ impl Domain {
 
     /// Whether element-wise work over `other` may join these reductions.
     fn takes(&self, other: &Domain) -> bool {
-        let few_long_rows = self.rows() < MIN_ROWS && self.elements() / self.rows() > SHORT_ROW;
+        // The first axis does not count: it may be the depth of a stacked tensor, which must not decide about kernels.
+        let rows: u64 = self.extents(true).iter().skip(1).product();
+        let few_long_rows = rows < MIN_ROWS && self.elements() / self.rows() > SHORT_ROW;
         let full = other.elements() == self.elements() && self.is_row_wise() && !few_long_rows;
         full || other.elements() == self.rows()
     }

@@ -3,34 +3,15 @@
 use safetensors::SafeTensors;
 use std::collections::{BTreeMap, HashMap};
 use trainc::{
-    check,
-    diagnostic::{Diagnostic, render},
     graph::{Bindings, Output, Tensor, TensorType, interpret},
     program::Program,
-    source::{FileId, SourceMap, Span},
 };
 use trainc_runtime::artifact::Init;
 use trainc_tests::root;
 
-/// One program without imports other than the library.
-struct Alone(SourceMap);
-
-impl check::Sources for Alone {
-    fn map(&mut self) -> &mut SourceMap {
-        &mut self.0
-    }
-
-    fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
-        Err(check::import_failed(span, path, "these programs stand alone"))
-    }
-}
-
 fn program(name: &str) -> Program {
-    let path = root().join("tests/programs").join(format!("{name}.train"));
-    let mut sources = Alone(SourceMap::default());
-    let text = std::fs::read_to_string(&path).expect("the program can be read");
-    let file = sources.0.add(format!("{name}.train"), text);
-    check::check(&mut sources, file, &[]).unwrap_or_else(|found| panic!("{}", render(&sources.0, &found, false)))
+    let text = trainc_tests::program::read(&format!("tests/programs/{name}.train"));
+    trainc_tests::program::check(name, &text, &[]).unwrap_or_else(|found| panic!("{found}"))
 }
 
 /// Tensors of a golden file as f64.

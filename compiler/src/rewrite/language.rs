@@ -9,7 +9,7 @@
 use super::mask::Mask as HalfPlanes;
 use crate::graph::{AttentionSpec, Op, Real, TensorType};
 use egg::{Analysis, DidMerge, EGraph, Id, Language};
-use trainc_kernels::ir::{Binary, ReduceKind, Unary};
+use trainc_kernels::ir::ReduceKind;
 
 /// An e-graph of a region.
 pub type Egraph = EGraph<Term, Types>;
@@ -105,8 +105,8 @@ impl Symbol {
 /// The name of an operation's kind.
 pub fn op_kind(op: &Op) -> &'static str {
     match op {
-        Op::Unary(f) => unary_kind(*f),
-        Op::Binary(f) => binary_kind(*f),
+        Op::Unary(f) => f.name(),
+        Op::Binary(f) => f.name(),
         Op::Reduce { kind: ReduceKind::Sum, .. } => "sum",
         Op::Reduce { kind: ReduceKind::Max, .. } => "maximum",
         Op::Reduce { kind: ReduceKind::ArgMax, .. } => "argmax",
@@ -140,39 +140,6 @@ pub fn op_kind(op: &Op) -> &'static str {
         Op::Attention(_) => "attention",
         Op::AttentionBackward(_) => "attention_backward",
         Op::Project { .. } => "project",
-    }
-}
-
-fn unary_kind(f: Unary) -> &'static str {
-    match f {
-        Unary::Neg => "neg",
-        Unary::Abs => "abs",
-        Unary::Exp => "exp",
-        Unary::Log => "log",
-        Unary::Sqrt => "sqrt",
-        Unary::Rsqrt => "rsqrt",
-        Unary::Reciprocal => "reciprocal",
-        Unary::Tanh => "tanh",
-        Unary::Sin => "sin",
-        Unary::Cos => "cos",
-        Unary::Sign => "sign",
-        Unary::Floor => "floor",
-        Unary::Erf => "erf",
-    }
-}
-
-fn binary_kind(f: Binary) -> &'static str {
-    match f {
-        Binary::Add => "add",
-        Binary::Sub => "sub",
-        Binary::Mul => "mul",
-        Binary::Div => "div",
-        Binary::Max => "max",
-        Binary::Min => "min",
-        Binary::Pow => "pow",
-        Binary::Less => "less",
-        Binary::LessEqual => "less_equal",
-        Binary::Equal => "equal",
     }
 }
 

@@ -12,7 +12,7 @@ use crate::graph::{AttentionSpec, Contraction, Mask, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::ir::{
     Access, Attention, AttentionBackward, AttentionShape, Binary, Body, Buffer, DType, Expr, ExprId, Exprs, Gemm,
-    Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep, Unary, View,
+    Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep, View,
 };
 
 /// Most functions that a label names.
@@ -495,8 +495,9 @@ fn functions(exprs: &Exprs, roots: &[ExprId]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for id in exprs.reachable(roots) {
         let name = match exprs.get(id) {
-            Expr::Unary(function, _) => unary_name(*function),
-            Expr::Binary(function, ..) => binary_name(*function),
+            Expr::Unary(function, _) => function.name(),
+            Expr::Binary(Binary::Less | Binary::LessEqual | Binary::Equal, ..) => "compare",
+            Expr::Binary(function, ..) => function.name(),
             Expr::Select(..) => "select",
             Expr::Random(_) => "random",
             Expr::Load { index, .. } if !index.values().is_empty() => "gather",
@@ -511,37 +512,6 @@ fn functions(exprs: &Exprs, roots: &[ExprId]) -> Vec<String> {
         names.push("...".into());
     }
     names
-}
-
-fn unary_name(function: Unary) -> &'static str {
-    match function {
-        Unary::Neg => "neg",
-        Unary::Abs => "abs",
-        Unary::Exp => "exp",
-        Unary::Log => "log",
-        Unary::Sqrt => "sqrt",
-        Unary::Rsqrt => "rsqrt",
-        Unary::Reciprocal => "reciprocal",
-        Unary::Tanh => "tanh",
-        Unary::Sin => "sin",
-        Unary::Cos => "cos",
-        Unary::Sign => "sign",
-        Unary::Floor => "floor",
-        Unary::Erf => "erf",
-    }
-}
-
-fn binary_name(function: Binary) -> &'static str {
-    match function {
-        Binary::Add => "add",
-        Binary::Sub => "sub",
-        Binary::Mul => "mul",
-        Binary::Div => "div",
-        Binary::Max => "max",
-        Binary::Min => "min",
-        Binary::Pow => "pow",
-        Binary::Less | Binary::LessEqual | Binary::Equal => "compare",
-    }
 }
 
 fn nest_label(nest: &Nest) -> String {

@@ -61,6 +61,25 @@ pub enum Binary {
 }
 
 impl Unary {
+    /// Its name in printed graphs, rules and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Unary::Neg => "neg",
+            Unary::Abs => "abs",
+            Unary::Exp => "exp",
+            Unary::Log => "log",
+            Unary::Sqrt => "sqrt",
+            Unary::Rsqrt => "rsqrt",
+            Unary::Reciprocal => "reciprocal",
+            Unary::Tanh => "tanh",
+            Unary::Sin => "sin",
+            Unary::Cos => "cos",
+            Unary::Sign => "sign",
+            Unary::Floor => "floor",
+            Unary::Erf => "erf",
+        }
+    }
+
     /// Reference semantics.
     pub fn apply(self, x: f64) -> f64 {
         match self {
@@ -83,6 +102,22 @@ impl Unary {
 }
 
 impl Binary {
+    /// Its name in printed graphs, rules and labels.
+    pub fn name(self) -> &'static str {
+        match self {
+            Binary::Add => "add",
+            Binary::Sub => "sub",
+            Binary::Mul => "mul",
+            Binary::Div => "div",
+            Binary::Max => "max",
+            Binary::Min => "min",
+            Binary::Pow => "pow",
+            Binary::Less => "less",
+            Binary::LessEqual => "less_equal",
+            Binary::Equal => "equal",
+        }
+    }
+
     /// Reference semantics.
     pub fn apply(self, a: f64, b: f64) -> f64 {
         let truth = |condition: bool| f64::from(u8::from(condition));

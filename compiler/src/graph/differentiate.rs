@@ -13,6 +13,8 @@
 use super::{
     Graph, Node, NodeId, Op, ScopeId,
     ops::{self, Call},
+    per_sample,
+    samples::Samples,
 };
 use std::fmt;
 
@@ -60,9 +62,32 @@ pub fn vjp(
     outputs: &[(NodeId, NodeId)],
     wrt: &[NodeId],
 ) -> Result<Vec<Option<NodeId>>, NotDifferentiable> {
+    backward(graph, outputs, wrt, None)
+}
+
+/// The gradients of each sample: of the sum of all outputs times their seeds, with the samples kept apart. The gradient
+/// of a node of `wrt` that all samples share has their axis in front: `[count, ...]`. See [`per_sample`].
+///
+/// # Errors
+/// As [`differentiate`].
+pub fn per_sample_vjp(
+    graph: &mut Graph,
+    outputs: &[(NodeId, NodeId)],
+    wrt: &[NodeId],
+    samples: &Samples,
+) -> Result<Vec<Option<NodeId>>, NotDifferentiable> {
+    backward(graph, outputs, wrt, Some(samples))
+}
+
+fn backward(
+    graph: &mut Graph,
+    outputs: &[(NodeId, NodeId)],
+    wrt: &[NodeId],
+    samples: Option<&Samples>,
+) -> Result<Vec<Option<NodeId>>, NotDifferentiable> {
     let components = graph.components();
     let active = active_nodes(graph, &components, outputs, wrt);
-    let mut backward = Backward::new(graph, active);
+    let mut backward = Backward::new(graph, active, samples);
     for &(output, seed) in outputs {
         backward.send(output, ScopeId::ROOT, seed);
     }
@@ -116,6 +141,8 @@ fn differentiable_sources(graph: &Graph, node: NodeId) -> Vec<NodeId> {
 /// The state of one differentiation. Vectors are indexed by the nodes that were there before it.
 struct Backward<'g> {
     graph: &'g mut Graph,
+    /// Where samples lie, if their gradients are kept apart.
+    samples: Option<&'g Samples>,
     active: Vec<bool>,
     /// What users have sent, with the scope they live in: there the term stands once per instance.
     terms: Vec<Vec<(ScopeId, NodeId)>>,
@@ -130,7 +157,7 @@ struct Backward<'g> {
 }
 
 impl<'g> Backward<'g> {
-    fn new(graph: &'g mut Graph, active: Vec<bool>) -> Self {
+    fn new(graph: &'g mut Graph, active: Vec<bool>, samples: Option<&'g Samples>) -> Self {
         let size = graph.len();
         let mut carries = vec![Vec::new(); size];
         for carry in graph.scopes().flat_map(|(_, scope)| &scope.carries) {
@@ -141,6 +168,7 @@ impl<'g> Backward<'g> {
         let none = || vec![None; size];
         Self {
             graph,
+            samples,
             active,
             terms: vec![Vec::new(); size],
             last: none(),
@@ -151,7 +179,10 @@ impl<'g> Backward<'g> {
     }
 
     fn send(&mut self, to: NodeId, from: ScopeId, term: NodeId) {
-        debug_assert_eq!(self.graph.node(to).ty, self.graph.node(term).ty, "a gradient has the type of its value");
+        debug_assert!(
+            self.samples.is_some() || self.graph.node(to).ty == self.graph.node(term).ty,
+            "a gradient has the type of its value"
+        );
         self.terms[to.index()].push((from, term));
     }
 
@@ -237,13 +268,25 @@ impl<'g> Backward<'g> {
             if !self.active[operand.index()] || !rule.passes_gradient(position) {
                 continue;
             }
-            let mut call = Call { graph: self.graph, node, operands: operands.clone(), seed };
-            let Some(term) = rule.gradient(&mut call, position) else {
-                return Err(NotDifferentiable { node, operation: op.name() });
+            let term = match self.samples {
+                Some(samples) => per_sample::term(self.graph, samples, node, position, seed),
+                None => {
+                    let mut call = Call { graph: self.graph, node, operands: operands.clone(), seed };
+                    rule.gradient(&mut call, position)
+                }
             };
+            let Some(term) = term else { return Err(NotDifferentiable { node, operation: op.name() }) };
             self.send(operand, scope, term);
         }
         Ok(())
+    }
+
+    /// A gradient of 0 of a node.
+    fn nothing(&mut self, node: NodeId) -> NodeId {
+        match self.samples {
+            Some(samples) => per_sample::nothing(self.graph, samples, node),
+            None => self.graph.full_like(0.0, node),
+        }
     }
 
     /// Keeps the gradient of a carry's [`Op::Last`].
@@ -274,10 +317,10 @@ impl<'g> Backward<'g> {
         }
         let scope = self.graph.node(carry).scope;
         let direction = self.graph.carry(carry).reversed;
-        let init = self.last[carry.index()].unwrap_or_else(|| self.graph.full_like(0.0, carry));
+        let init = self.last[carry.index()].unwrap_or_else(|| self.nothing(carry));
         let reversed = self.graph.add_carry(scope, init, !direction);
         if !self.active[carry.index()] {
-            let nothing = self.graph.full_like(0.0, carry);
+            let nothing = self.nothing(carry);
             self.graph.set_next(reversed, nothing);
         }
         self.reversed[carry.index()] = Some(reversed);

@@ -2,6 +2,7 @@
 
 mod operations;
 mod page;
+mod per_sample;
 mod random;
 mod repeats;
 

@@ -93,6 +93,7 @@ impl Compilation {
             entries: self.plan.entries.clone(),
             variants,
             data: self.program.data.clone(),
+            private: self.program.private.clone(),
             train: self.train_spec(),
         }
     }
@@ -191,6 +192,7 @@ pub fn rewrite_options(program: &Program) -> rewrite::Options {
 fn rewrite_entries(program: &Program) -> Vec<(&'static str, Rewritten)> {
     let graphs = [
         ("step", Some(&program.step)),
+        ("accumulate", program.accumulate.as_ref()),
         ("evaluate", program.evaluate.as_ref()),
         ("generate", program.generate.as_ref()),
     ];

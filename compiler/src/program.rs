@@ -2,7 +2,7 @@
 
 use crate::{diagnostic::Diagnostic, graph::Graph, source::Span};
 use trainc_kernels::ir::Precision;
-use trainc_runtime::artifact::{DType, DataSpec, Init};
+use trainc_runtime::artifact::{DType, DataSpec, Init, PrivateSpec};
 
 /// A program that has passed all checks, as dataflow graphs over one set of parameters, states and inputs.
 #[derive(Clone, Debug)]
@@ -17,12 +17,17 @@ pub struct Program {
     pub inputs: Vec<Input>,
     /// One update: forward, backward, optimizer. Reports `loss`, `grad_norm`, `rate` and metrics.
     pub step: Graph,
+    /// Clipped sums of samples that do not fit the physical batch of their step; `None` if every step is one batch. Reports
+    /// `loss`.
+    pub accumulate: Option<Graph>,
     /// Forward on held-out data, dropout off. Reports `loss` and metrics. `None` without held-out data.
     pub evaluate: Option<Graph>,
     /// Logits `[context, vocab]` of one sequence, as report `logits`. `None` if the model does not predict next tokens.
     pub generate: Option<Graph>,
     /// Where batches come from; `None` if the embedder feeds them.
     pub data: Option<DataSpec>,
+    /// The guarantee of private training.
+    pub private: Option<PrivateSpec>,
     /// The `train` block's numbers.
     pub train: TrainSettings,
     /// Findings that are not errors.
@@ -74,6 +79,17 @@ pub struct Input {
     pub dtype: DType,
     /// Exclusive bound of valid integers.
     pub below: Option<u64>,
+    /// Who writes it.
+    pub kind: InputKind,
+}
+
+/// Who writes an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputKind {
+    /// A field of the data's records.
+    Field,
+    /// The host, which says for each row whether it counts.
+    Mask,
 }
 
 /// Numbers of the `train` block.

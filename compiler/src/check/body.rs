@@ -7,7 +7,7 @@ use super::{
 use crate::{
     diagnostic::Diagnostic,
     graph::{NodeId, Op, ScopeId, TensorType},
-    program::{Input, Parameter},
+    program::{Input, InputKind, Parameter},
     source::Span,
     syntax::tree::{DefinitionKind, Dim, Expr, Name, Statement, TensorType as Declared},
 };
@@ -245,7 +245,7 @@ impl Evaluator<'_> {
             return self.fail(error);
         }
         let dtype = if declared.integer { DType::I32 } else { DType::F32 };
-        let input = Input { name: name.text.clone(), field: name.text.clone(), shift: 0, dtype, below: None };
+        let input = Input { name: name.text.clone(), field: name.text.clone(), shift: 0, dtype, below: None, kind: InputKind::Field };
         let index = self.registry.input(input);
         let ty = TensorType { dtype, shape };
         let graph = &mut self.graph;

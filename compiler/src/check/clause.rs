@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Training methods that the language reserves words for and this compiler does not implement yet.
-const METHODS: [&str; 7] = ["sparsify", "private", "grow", "rates", "select", "unlearn", "finetune"];
+const METHODS: [&str; 6] = ["sparsify", "grow", "rates", "select", "unlearn", "finetune"];
 
 impl Evaluator<'_> {
     /// Complains about clauses that the block does not have, and about ones that stand twice.

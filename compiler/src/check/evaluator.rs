@@ -1,6 +1,7 @@
 //! The abstract interpreter's state: what is known of the program, the graph under construction, and open calls.
 
 use super::{
+    CountRecords,
     library::{ADD_IMPORT, DefinitionId, Entity, Library},
     optimizer::Updating,
     registry::Registry,
@@ -93,6 +94,8 @@ pub(super) struct Evaluator<'p> {
     pub updating: Option<Updating>,
     /// Number of the update and horizon, once the graph has them.
     pub clock: Option<[Value; 2]>,
+    /// Counts the training records of the program's data, if somebody can.
+    pub count_records: &'p CountRecords,
     /// Values of constants; `None` while one is being evaluated.
     pub consts: BTreeMap<usize, Option<Value>>,
     diagnostics: Vec<Diagnostic>,
@@ -105,7 +108,7 @@ pub(super) struct Evaluator<'p> {
 
 impl<'p> Evaluator<'p> {
     /// An evaluator with nothing built.
-    pub(super) fn new(library: &'p Library, sources: &'p SourceMap) -> Self {
+    pub(super) fn new(library: &'p Library, sources: &'p SourceMap, count_records: &'p CountRecords) -> Self {
         Evaluator {
             library,
             sources,
@@ -118,6 +121,7 @@ impl<'p> Evaluator<'p> {
             outputs: Vec::new(),
             updating: None,
             clock: None,
+            count_records,
             consts: BTreeMap::new(),
             diagnostics: Vec::new(),
             next_frame: 0,

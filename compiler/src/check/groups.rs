@@ -47,7 +47,8 @@ pub(super) struct Group {
 }
 
 impl Selector {
-    fn selects(&self, parameter: &Parameter) -> bool {
+    /// Whether it selects a parameter.
+    pub(super) fn selects(&self, parameter: &Parameter) -> bool {
         if self.pattern { matches(&self.text, &parameter.name) } else { parameter.roles.contains(&self.text) }
     }
 }
@@ -76,6 +77,11 @@ impl Evaluator<'_> {
         let Some(items) = list_of(&clause.words) else {
             return self.malformed(clause, "expected roles, or paths in quotes, separated by commas");
         };
+        self.selectors_among(&items, clause)
+    }
+
+    /// Roles and path patterns.
+    pub(super) fn selectors_among(&mut self, items: &[&Expr], clause: &Clause) -> Checked<Vec<Selector>> {
         let mut selectors = Vec::new();
         for item in items {
             match &item.kind {
@@ -185,7 +191,7 @@ impl Evaluator<'_> {
         if self.has_errors() { Err(Failed) } else { Ok(()) }
     }
 
-    fn selects_something(&mut self, selector: &Selector) {
+    pub(super) fn selects_something(&mut self, selector: &Selector) {
         if self.registry.parameters.iter().any(|parameter| selector.selects(parameter)) {
             return;
         }

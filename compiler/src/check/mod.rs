@@ -25,6 +25,7 @@ mod index;
 mod library;
 mod names;
 mod optimizer;
+mod private;
 mod reduce;
 mod registry;
 mod suggest;
@@ -38,6 +39,7 @@ use crate::{
 };
 use evaluator::{Checked, Evaluator, Failed};
 use library::Library;
+use trainc_runtime::{artifact::DataSpec, data::Need};
 
 /// Stack of the thread that checks: evaluation recurses with the nesting of expressions and calls, which is limited.
 const STACK_BYTES: usize = 256 << 20;
@@ -53,7 +55,16 @@ pub trait Sources: Send {
     /// If it cannot be read; see [`import_failed`].
     #[expect(clippy::result_large_err, reason = "a failed import is rare, and reported as it is")]
     fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic>;
+
+    /// Who can count the training records of a program's data; by default nobody. A guarantee of privacy depends on
+    /// their number.
+    fn record_counter(&self) -> Box<CountRecords> {
+        Box::new(|_, _| None)
+    }
 }
+
+/// Counts the training records of data that feed these fields; `None` where data cannot be read.
+pub type CountRecords = dyn Fn(&DataSpec, &[Need]) -> Option<Result<u64, String>>;
 
 /// The diagnostic for an import that cannot be loaded.
 pub fn import_failed(span: Span, path: &str, reason: &str) -> Diagnostic {
@@ -84,7 +95,8 @@ fn check_here(
     if errors.is_empty() {
         errors = library.apply_settings(sources.map(), settings);
     }
-    if errors.is_empty() { build(&library, sources.map(), root) } else { Err(errors) }
+    let counter = sources.record_counter();
+    if errors.is_empty() { build(&library, sources.map(), root, &*counter) } else { Err(errors) }
 }
 
 /// All findings of a program, warnings included.
@@ -103,8 +115,13 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn build(library: &Library, map: &SourceMap, root: FileId) -> Result<Program, Vec<Diagnostic>> {
-    let mut evaluator = Evaluator::new(library, map);
+fn build(
+    library: &Library,
+    map: &SourceMap,
+    root: FileId,
+    count_records: &CountRecords,
+) -> Result<Program, Vec<Diagnostic>> {
+    let mut evaluator = Evaluator::new(library, map, count_records);
     for finding in names::findings(library) {
         evaluator.report(finding);
     }

@@ -6,6 +6,7 @@ use super::{
     groups::{Group, Rate, Selector},
     library::{DefinitionId, Entity},
     optimizer::Update,
+    private::Private,
     suggest::closest,
     value::{Number, Tensor, Value, shape_shown},
 };
@@ -17,10 +18,10 @@ use crate::{
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Name, Unit, Word},
 };
 use trainc_kernels::ir::{Binary, Precision};
-use trainc_runtime::artifact::DType;
+use trainc_runtime::artifact::{DType, PrivateSpec};
 
 /// Clauses of `train`.
-pub(super) const CLAUSES: [&str; 17] = [
+pub(super) const CLAUSES: [&str; 18] = [
     "model",
     "data",
     "loss",
@@ -38,6 +39,7 @@ pub(super) const CLAUSES: [&str; 17] = [
     "memory",
     "freeze",
     "group",
+    "private",
 ];
 
 /// Clauses whose value `--set` may override.
@@ -69,14 +71,29 @@ pub(super) struct Plan {
     steps: Expr,
     clip: Option<(f64, Span)>,
     frozen: Vec<Selector>,
+    private: Option<Private>,
     settings: TrainSettings,
 }
 
 /// What the forward part of a graph gives.
 struct Forward {
     loss: NodeId,
-    /// Names of the model: inputs, outputs.
-    names: std::collections::BTreeMap<String, Value>,
+}
+
+/// What is known once the step has been built.
+struct Stepped {
+    settings: TrainSettings,
+    /// Outputs of the model.
+    outputs: Vec<(String, NodeId)>,
+    /// The guarantee of private training.
+    private: Option<PrivateSpec>,
+}
+
+impl Plan {
+    /// Rows of the physical batch.
+    fn rows(&self) -> u64 {
+        self.private.as_ref().map_or(self.settings.batch, |private| private.physical_rows(self.settings.batch))
+    }
 }
 
 impl Evaluator<'_> {
@@ -104,6 +121,7 @@ impl Evaluator<'_> {
         let metrics = self.metrics(block);
         let frozen = self.frozen(block);
         let clip = self.clip(block);
+        let private = self.private(block);
         let settings = self.settings(block);
         Ok(Plan {
             model: model?,
@@ -116,6 +134,7 @@ impl Evaluator<'_> {
             steps: steps?,
             clip: clip?,
             frozen: frozen?,
+            private: private?,
             settings: settings?,
         })
     }
@@ -324,47 +343,68 @@ impl Evaluator<'_> {
 
     /// All graphs of the program.
     pub(super) fn program(&mut self, plan: &Plan) -> Checked<Program> {
-        let mode = Mode { training: true, batch: plan.settings.batch, precision: plan.settings.precision };
+        let mode = Mode { training: true, batch: plan.rows(), precision: plan.settings.precision };
         self.begin("step", mode);
         self.open(None, None)?;
-        let step = self.step(plan);
+        let stepped = self.step(plan);
         self.close();
-        let (train, names) = step?;
+        let stepped = stepped?;
         let data = plan.data.map(|index| self.data(index)).transpose()?;
         let held_out = data.as_ref().is_none_or(|data| data.spec.valid_fraction > 0.0);
         if let Some(data) = &data {
             self.data_fits(plan, data)?;
         }
-        let step_graph = self.begin("evaluate", Mode { training: false, ..mode });
+        let step = self.begin("accumulate", mode);
+        let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
+        self.begin("evaluate", Mode { training: false, ..mode });
         let evaluate = if held_out { Some(self.evaluation(plan)?) } else { None };
-        let generate = self.generation(plan, &names, mode)?;
+        let generate = self.generation(plan, &stepped.outputs, mode)?;
         Ok(Program {
             name: self.library.definition(plan.model.definition).name.text.clone(),
             parameters: Vec::new(),
             states: Vec::new(),
             inputs: Vec::new(),
-            step: step_graph,
+            step,
+            accumulate: accumulate.flatten(),
             evaluate,
             generate,
             data: data.map(|data| data.spec),
-            train,
+            private: stepped.private,
+            train: stepped.settings,
             warnings: Vec::new(),
         })
     }
 
     /// Forward, backward and updates.
-    fn step(&mut self, plan: &Plan) -> Checked<(TrainSettings, Vec<(String, NodeId)>)> {
+    fn step(&mut self, plan: &Plan) -> Checked<Stepped> {
         let forward = self.forward(plan)?;
         let settings = self.horizon(plan)?;
         self.bound_inputs();
         self.freeze(&plan.frozen, &plan.groups)?;
-        let gradients = self.gradients(forward.loss, plan)?;
+        let guarantee = match &plan.private {
+            Some(private) => Some(self.guarantee(private, plan.data, &settings)?),
+            None => None,
+        };
+        let (gradients, bad) = match (&plan.private, &guarantee) {
+            (Some(private), Some(guarantee)) => self.private_gradients(forward.loss, private, guarantee)?,
+            _ => (self.gradients(forward.loss, plan)?, None),
+        };
         let gradients = self.clipped(gradients, plan)?;
         let rate = self.rate(plan, &settings)?;
         self.updates(plan, &gradients, &rate)?;
+        if let Some(bad) = bad {
+            self.guarded_outputs(bad);
+        }
         let outputs = self.outputs.iter().map(|(name, tensor)| (name.clone(), tensor.node)).collect();
-        drop(forward.names);
-        Ok((settings, outputs))
+        Ok(Stepped { settings, outputs, private: guarantee })
+    }
+
+    /// Clipped sums alone, for samples that did not fit the physical batch of the step that they belong to.
+    fn accumulation(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
+        self.open(None, None)?;
+        let forward = self.forward(plan);
+        self.close();
+        self.accumulated(forward?.loss, private)
     }
 
     /// The model, the loss and the metrics.
@@ -382,7 +422,7 @@ impl Evaluator<'_> {
             }
         }
         names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
-        self.frame().names.extend(names.clone());
+        self.frame().names.extend(names);
         if self.outputs.is_empty() {
             let error = Diagnostic::error(
                 "E0508",
@@ -393,11 +433,13 @@ impl Evaluator<'_> {
         }
         let loss = self.scalar(&plan.loss, "the loss")?;
         self.graph.set_output(Output::Report("loss".into()), loss);
-        for (name, expr) in &plan.metrics {
+        // What training reports of private data should be as little as possible.
+        let metrics = if plan.private.is_some() && self.mode.training { &[][..] } else { &plan.metrics };
+        for (name, expr) in metrics {
             let node = self.scalar(expr, "a metric")?;
             self.graph.set_output(Output::Report(name.text.clone()), node);
         }
-        Ok(Forward { loss, names })
+        Ok(Forward { loss })
     }
 
     fn scalar(&mut self, expr: &Expr, what: &str) -> Checked<NodeId> {
@@ -458,6 +500,22 @@ impl Evaluator<'_> {
 
     /// Gradients of the trainable parameters, by index.
     fn gradients(&mut self, loss: NodeId, plan: &Plan) -> Checked<Vec<(u32, NodeId)>> {
+        let nodes = self.trainable(plan.model.span)?;
+        let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
+        let gradients = differentiate(&mut self.graph, loss, &wrt)
+            .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
+        let mut found = Vec::new();
+        for ((index, _), gradient) in nodes.into_iter().zip(gradients) {
+            match gradient {
+                Some(gradient) => found.push((index, gradient)),
+                None => self.no_gradient(index, plan.loss.span),
+            }
+        }
+        if self.has_errors() { Err(Failed) } else { Ok(found) }
+    }
+
+    /// The parameters that training moves, by index, with the nodes that read them.
+    pub(super) fn trainable(&mut self, model: Span) -> Checked<Vec<(u32, NodeId)>> {
         let nodes: Vec<(u32, NodeId)> = self
             .registry
             .parameter_nodes()
@@ -466,28 +524,19 @@ impl Evaluator<'_> {
             .map(|(index, node)| (*index, *node))
             .collect();
         if nodes.is_empty() {
-            let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
+            let error = Diagnostic::error("E0509", model, "there is nothing to train");
             return self
                 .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
         }
-        let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
-        let gradients = differentiate(&mut self.graph, loss, &wrt)
-            .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
-        let mut found = Vec::new();
-        for ((index, _), gradient) in nodes.into_iter().zip(gradients) {
-            match gradient {
-                Some(gradient) => found.push((index, gradient)),
-                None => self.no_gradient(index, plan),
-            }
-        }
-        if self.has_errors() { Err(Failed) } else { Ok(found) }
+        Ok(nodes)
     }
 
-    fn no_gradient(&mut self, index: u32, plan: &Plan) {
+    /// Complains about a parameter that the loss does not depend on.
+    pub(super) fn no_gradient(&mut self, index: u32, loss: Span) {
         let parameter = &self.registry.parameters[index as usize];
         let error = Diagnostic::error("E0510", parameter.span, format!("`{}` has no gradient", parameter.name))
             .label("the loss does not depend on this parameter")
-            .also(plan.loss.span, "the loss")
+            .also(loss, "the loss")
             .help(format!("use it, remove it, or write `freeze \"{}\"`", parameter.name));
         self.report(error);
     }

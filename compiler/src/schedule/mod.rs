@@ -33,7 +33,7 @@ pub use report::{EntryReport, LaunchReport, Report};
 
 use crate::{
     graph::Graph,
-    program::{Input, Program},
+    program::{Input, InputKind, Program},
 };
 use arena::Placement;
 use dag::{Choices, Dag, Tensor};
@@ -42,7 +42,7 @@ use std::{collections::BTreeMap, fmt};
 use trainc_kernels::ir::{DType, Kernel};
 use trainc_runtime::{
     abi::BUFFER_ALIGNMENT,
-    artifact::{Entry, InputBinding, Launch, OutputBinding, TensorKind, TensorSpec},
+    artifact::{Entry, InputBinding, Launch, MaskBinding, OutputBinding, TensorKind, TensorSpec},
 };
 
 /// What to schedule.
@@ -230,6 +230,7 @@ impl Persistent {
 
     /// The launch table of an entry.
     fn bind(&self, name: &str, calls: &Calls, placement: &Placement, inputs: &[Input]) -> Entry {
+        let fed = |index: &u32| inputs[*index as usize].kind;
         let input = |(&index, (buffer, dtype, shape)): (&u32, &(usize, DType, Vec<u64>))| {
             let input = &inputs[index as usize];
             InputBinding {
@@ -255,7 +256,10 @@ impl Persistent {
         };
         Entry {
             name: name.into(),
-            inputs: calls.inputs.iter().map(input).collect(),
+            inputs: calls.inputs.iter().filter(|(index, _)| fed(index) == InputKind::Field).map(input).collect(),
+            mask: calls.inputs.iter().find(|(index, _)| fed(index) == InputKind::Mask).map(|(_, (buffer, _, shape))| {
+                MaskBinding { offset: self.offset(Place::Buffer(*buffer, 0), placement), rows: shape[0] }
+            }),
             outputs: calls.reports.iter().map(output).collect(),
             launches: calls.calls.iter().map(launch).collect(),
         }

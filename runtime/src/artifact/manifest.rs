@@ -1,5 +1,6 @@
 //! The manifest: everything the runtime knows about a program. Plain data, serialised as JSON inside the artifact.
 
+use crate::privacy::Accountant;
 use serde::{Deserialize, Serialize};
 
 /// Version of the artifact format; the runtime refuses any other.
@@ -52,6 +53,8 @@ pub struct Manifest {
     pub variants: Vec<Variant>,
     /// Where batches come from. `None`: the embedder feeds them.
     pub data: Option<DataSpec>,
+    /// The guarantee that training keeps; `None` if it is not private.
+    pub private: Option<PrivateSpec>,
     /// The horizon and the host's duties during training.
     pub train: TrainSpec,
 }
@@ -123,13 +126,60 @@ pub enum Init {
     },
 }
 
-/// One callable of the artifact: `step`, `evaluate` or `generate`.
+/// Private training: how samples are drawn, how their sum is made private, and what that guarantees.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrivateSpec {
+    /// How the samples of a step are drawn.
+    pub sampling: Sampling,
+    /// Training records that the guarantee is for; a run on any other number is refused.
+    pub records: u64,
+    /// Samples of a step, expected; what sums are divided by.
+    pub expected_batch: u64,
+    /// Standard deviation of the noise on the sum, in units of `clip`.
+    pub noise_multiplier: f64,
+    /// Largest norm of a sample's contribution.
+    pub clip: f64,
+    /// Probability with which the guarantee may fail.
+    pub delta: f64,
+    /// The budget; training stops before a step that would exceed it.
+    pub epsilon: Option<f64>,
+    /// How the guarantee is computed.
+    pub accountant: Accountant,
+    /// Whether noise and sampling are keyed by the operating system rather than by the seed.
+    pub secure: bool,
+}
+
+/// How the samples of a private step are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Each record with the same probability, whatever happens to the others.
+    Poisson {
+        /// That probability.
+        rate: f64,
+    },
+    /// In the ordinary shuffled order.
+    Shuffled,
+}
+
+/// Where the host says which rows of a batch count: f32 1, or 0 for padding, whose inputs are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaskBinding {
+    /// Byte offset in the arena.
+    pub offset: u64,
+    /// Rows of the batch.
+    pub rows: u64,
+}
+
+/// One callable of the artifact: `step`, `accumulate`, `evaluate` or `generate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// `step`, `evaluate`, `generate`.
+    /// `step`, `accumulate`, `evaluate`, `generate`.
     pub name: String,
     /// What must be in the arena before the launches.
     pub inputs: Vec<InputBinding>,
+    /// Which rows count, if the entry asks.
+    pub mask: Option<MaskBinding>,
     /// What can be read from the arena after them.
     pub outputs: Vec<OutputBinding>,
     /// The launches, in order. Each sees the effects of all before it.

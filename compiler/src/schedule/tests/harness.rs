@@ -98,6 +98,7 @@ impl Case {
             shift: 0,
             dtype: ty.dtype,
             below: None,
+            kind: crate::program::InputKind::Field,
         };
         Program {
             name: "case".into(),
@@ -105,9 +106,11 @@ impl Case {
             states: self.states.iter().enumerate().map(state).collect(),
             inputs: self.inputs().iter().map(input).collect(),
             step: self.graph.clone(),
+            accumulate: None,
             evaluate: None,
             generate: None,
             data: None,
+            private: None,
             train: TrainSettings {
                 steps: 20,
                 batch: 1,

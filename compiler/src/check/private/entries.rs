@@ -1,0 +1,96 @@
+//! The private gradient of a step, and the entry that sums up what does not fit a step's physical batch.
+
+use super::{super::evaluator::{Checked, Evaluator}, Private, Sampling};
+use crate::{
+    graph::{Graph, NodeId, Op, Output, TensorType},
+    program::{Input, InputKind, State},
+};
+use trainc_runtime::artifact::{DType, Init, PrivateSpec};
+
+impl Private {
+    /// Rows of the physical batch for this many samples expected in a step. A step that draws more runs in several
+    /// passes; a quarter of the expected number wastes an eighth of the rows, on average, on padding, and a quarter of
+    /// the memory is enough. Small batches are not worth cutting.
+    pub(in crate::check) fn physical_rows(&self, batch: u64) -> u64 {
+        const SMALL: u64 = 32;
+        self.rows.unwrap_or(if self.sampling == Sampling::Poisson && batch > SMALL { batch.div_ceil(4) } else { batch })
+    }
+
+    /// Whether a step may take several passes.
+    fn accumulates(&self) -> bool {
+        self.sampling == Sampling::Poisson
+    }
+}
+
+impl Evaluator<'_> {
+    /// The private gradient of each trainable parameter, by index; and which rows are bad.
+    #[expect(clippy::type_complexity, reason = "gradients as they are everywhere, with the rows")]
+    pub(in crate::check) fn private_gradients(
+        &mut self,
+        loss: NodeId,
+        private: &Private,
+        guarantee: &PrivateSpec,
+    ) -> Checked<(Vec<(u32, NodeId)>, Option<NodeId>)> {
+        let mask = self.mask();
+        let clipped = self.clipped_sums(loss, mask, private)?;
+        let first_new = self.graph.len();
+        let std = guarantee.noise_multiplier * guarantee.clip;
+        let mut gradients = Vec::new();
+        for (parameter, sum) in clipped.sums {
+            let sum = if private.accumulates() { self.with_accumulated(parameter, sum) } else { sum };
+            gradients.push((parameter, self.privatised(parameter, sum, std, guarantee.expected_batch as f64)));
+        }
+        self.came_from(first_new, private.span);
+        Ok((gradients, Some(clipped.bad)))
+    }
+
+    /// The graph that adds a pass's clipped sums to those of earlier passes; `None` if a step is one pass.
+    pub(in crate::check) fn accumulated(&mut self, loss: NodeId, private: &Private) -> Checked<Option<Graph>> {
+        if !private.accumulates() {
+            return Ok(None);
+        }
+        let mask = self.mask();
+        let clipped = self.clipped_sums(loss, mask, private)?;
+        for (parameter, sum) in clipped.sums {
+            let (index, before) = self.accumulator(parameter, sum);
+            let after = self.graph.plus(before, sum);
+            self.graph.set_output(Output::State(index), after);
+        }
+        self.guarded_outputs(clipped.bad);
+        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
+    }
+
+    /// What earlier passes have summed up, added; the next step starts from 0 again.
+    fn with_accumulated(&mut self, parameter: u32, sum: NodeId) -> NodeId {
+        let (index, before) = self.accumulator(parameter, sum);
+        let zero = self.graph.full_like(0.0, sum);
+        self.graph.set_output(Output::State(index), zero);
+        self.graph.plus(before, sum)
+    }
+
+    /// The state that holds the sum of a parameter's clipped gradients.
+    fn accumulator(&mut self, parameter: u32, like: NodeId) -> (u32, NodeId) {
+        let name = format!("private.sum.{}", self.registry.parameters[parameter as usize].name);
+        let shape = self.graph.shape(like).to_vec();
+        let known = self.registry.states.iter().position(|state| state.name == name);
+        let index = known.unwrap_or_else(|| {
+            self.registry.states.push(State { name, shape: shape.clone(), init: Init::Constant { value: 0.0 } });
+            self.registry.states.len() - 1
+        }) as u32;
+        (index, self.graph.add(Op::State { index, shape }, &[]))
+    }
+
+    /// 1 for each row that counts.
+    fn mask(&mut self) -> NodeId {
+        let index = self.registry.input(Input {
+            name: "private.mask".into(),
+            field: String::new(),
+            shift: 0,
+            dtype: DType::F32,
+            below: None,
+            kind: InputKind::Mask,
+        });
+        let ty = TensorType::f32(vec![self.mode.batch]);
+        self.graph.add(Op::Input { index, ty }, &[])
+    }
+}

@@ -6,5 +6,6 @@ mod determinism;
 mod examples;
 mod front_end_fuzz;
 mod generated;
+mod private;
 mod torch;
 mod workloads;

@@ -56,7 +56,7 @@ impl Samples {
         if samples.of(loss) == Place::Shared {
             return Err(Coupled { node: loss, reason: "does not depend on the samples" });
         }
-        samples.align(graph, graph.ids().filter(|node| needed[node.index()]));
+        samples.align(graph, graph.ids().filter(|node| needed[node.index()]))?;
         Ok(samples)
     }
 
@@ -73,7 +73,8 @@ impl Samples {
             let place = self.derived(graph, new).unwrap_or_else(|reason| panic!("internal: a share {reason}"));
             self.places.push(place);
         }
-        self.align(graph, (first_new..graph.len()).map(NodeId::new));
+        let aligned = self.align(graph, (first_new..graph.len()).map(NodeId::new));
+        aligned.unwrap_or_else(|coupled| panic!("internal: a share {}", coupled.reason));
         share
     }
 
@@ -137,18 +138,21 @@ impl Samples {
     }
 
     /// Values that are the same for all samples, but are copied along the samples' axis to meet them, have that axis too.
-    fn align(&mut self, graph: &Graph, nodes: impl DoubleEndedIterator<Item = NodeId>) {
+    fn align(&mut self, graph: &Graph, nodes: impl DoubleEndedIterator<Item = NodeId>) -> Result<(), Coupled> {
         for node in nodes.rev() {
             let Place::Axis(axis) = self.of(node) else { continue };
-            let awaited = graph.awaits(node);
-            for (position, &operand) in awaited.iter().enumerate() {
-                if self.of(operand) == Place::Shared
-                    && let Some(axis) = operand_axis(graph, node, position, axis)
-                {
-                    self.places[operand.index()] = Place::Axis(axis);
+            for (position, operand) in graph.awaits(node).into_iter().enumerate() {
+                let Some(axis) = operand_axis(graph, node, position, axis) else { continue };
+                match self.of(operand) {
+                    Place::Shared => self.places[operand.index()] = Place::Axis(axis),
+                    Place::Axis(other) if other != axis && is_learned(graph, operand) => {
+                        return Err(Coupled { node: operand, reason: MIXED });
+                    }
+                    _ => {}
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -162,6 +166,12 @@ fn needed(graph: &Graph, goal: NodeId) -> Vec<bool> {
         }
     }
     needed
+}
+
+/// Whether a value depends on parameters.
+fn is_learned(graph: &Graph, node: NodeId) -> bool {
+    let needed = needed(graph, node);
+    graph.ids().any(|id| needed[id.index()] && matches!(graph.node(id).op, Op::Parameter { .. }))
 }
 
 /// A contraction with the summed label of the samples kept, in front.

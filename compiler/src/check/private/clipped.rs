@@ -6,7 +6,7 @@
 use super::{super::evaluator::{Checked, Evaluator, Failed}, Clip, ClipRule, Parts, Private};
 use crate::{
     diagnostic::Diagnostic,
-    graph::{Coupled, NodeId, Op, Output, Samples, ScopeId, per_sample_vjp},
+    graph::{Coupled, NodeId, Op, Output, Place, Samples, ScopeId, per_sample_vjp},
     program::Parameter,
     source::Span,
 };
@@ -77,18 +77,14 @@ impl Evaluator<'_> {
         let seed = self.graph.full_like(samples.count as f64, losses);
         let parameters = self.trainable(span)?;
         let sites: Vec<Vec<NodeId>> = parameters.iter().map(|&(_, node)| self.sites(node)).collect();
-        let wrt: Vec<NodeId> = sites.iter().flatten().copied().collect();
-        let found = match per_sample_vjp(&mut self.graph, &[(losses, seed)], &wrt, samples) {
-            Ok(found) => found,
-            Err(error) => {
-                let place = self.graph.node(error.node).span.unwrap_or(span);
-                let error = Diagnostic::error("E0755", place, "no gradient of single samples is known here")
-                    .label(error.to_string())
-                    .also(span, "each sample's gradient is to be bounded")
-                    .help("write it with other operations, or freeze the parameters that it depends on");
-                return self.fail(error);
+        for (&(parameter, _), sites) in parameters.iter().zip(&sites) {
+            if sites.iter().any(|&site| samples.of(site) != Place::Shared) {
+                return self.belongs_to_rows(parameter, span);
             }
-        };
+        }
+        let wrt: Vec<NodeId> = sites.iter().flatten().copied().collect();
+        let found = per_sample_vjp(&mut self.graph, &[(losses, seed)], &wrt, samples)
+            .unwrap_or_else(|error| panic!("internal: a graph from the checker has gradients by sample: {error}"));
         let mut found = found.into_iter();
         let mut gradients = Vec::new();
         for (&(parameter, _), sites) in parameters.iter().zip(&sites) {
@@ -99,6 +95,16 @@ impl Evaluator<'_> {
             }
         }
         if self.has_errors() { Err(Failed) } else { Ok(gradients) }
+    }
+
+    fn belongs_to_rows<T>(&mut self, parameter: u32, private: Span) -> Checked<T> {
+        let parameter = &self.registry.parameters[parameter as usize];
+        let message = format!("`{}` has a part for each row of the batch", parameter.name);
+        let error = Diagnostic::error("E0755", parameter.span, message)
+            .label("no sample has a gradient for all of it")
+            .also(private, "each sample's gradient is to be bounded")
+            .help("let the parameter have no index that counts samples");
+        self.fail(error)
     }
 
     /// Where the gradient of a parameter is kept apart by sample: in each instance of its repeat, or at itself.

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use trainc_runtime::privacy::{Accountant, Ledger, Mechanism, PrivacyError, epsilon, noise_multiplier, pld, rdp, steps};
+use trainc_runtime::privacy::{
+    Accountant, Ledger, Mechanism, PrivacyError, epsilon, noise_multiplier, pld, rdp, steps,
+};
 
 type Row = BTreeMap<String, String>;
 
@@ -11,7 +13,9 @@ fn rows(name: &str) -> Vec<Row> {
     let text = std::fs::read_to_string(path).expect("the golden file can be read");
     let mut lines = text.lines().filter(|line| !line.starts_with('#'));
     let names: Vec<&str> = lines.next().expect("a heading").split(',').collect();
-    lines.map(|line| names.iter().map(|name| name.to_string()).zip(line.split(',').map(str::to_string)).collect()).collect()
+    lines
+        .map(|line| names.iter().map(|name| name.to_string()).zip(line.split(',').map(str::to_string)).collect())
+        .collect()
 }
 
 fn number(row: &Row, name: &str) -> f64 {
@@ -37,7 +41,10 @@ fn loss_distributions_agree_with_a_finer_library_and_are_never_below_the_optimis
         let (pessimistic, optimistic) = (number(&row, "eps_pld_fine_pess"), number(&row, "eps_pld_fine_opt"));
         if mechanism.sampling_rate == 1.0 {
             // Exact, hence below the discretised bound.
-            assert!(found <= number(&row, "eps_pld_pess") + 1e-9 && found >= number(&row, "eps_pld_opt") - 1e-9, "{row:?}");
+            assert!(
+                found <= number(&row, "eps_pld_pess") + 1e-9 && found >= number(&row, "eps_pld_opt") - 1e-9,
+                "{row:?}"
+            );
             continue;
         }
         assert!((found - pessimistic).abs() <= 1e-5, "{mechanism:?}: {found}, not {pessimistic}");
@@ -61,7 +68,8 @@ fn divergences_agree_with_numeric_integration_order_by_order() {
     let rows = rows("dp_rdp_orders.csv");
     assert!(rows.len() > 20);
     for row in rows {
-        let mechanism = Mechanism { sampling_rate: number(&row, "q"), noise_multiplier: number(&row, "sigma"), steps: 1 };
+        let mechanism =
+            Mechanism { sampling_rate: number(&row, "q"), noise_multiplier: number(&row, "sigma"), steps: 1 };
         let found = rdp::divergence(&mechanism, number(&row, "alpha"));
         let (signed, integral) = (number(&row, "rdp_opacus"), number(&row, "rdp_numeric_integral"));
         let expected = if signed.is_nan() { integral } else { signed };

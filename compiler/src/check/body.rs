@@ -245,7 +245,14 @@ impl Evaluator<'_> {
             return self.fail(error);
         }
         let dtype = if declared.integer { DType::I32 } else { DType::F32 };
-        let input = Input { name: name.text.clone(), field: name.text.clone(), shift: 0, dtype, below: None, kind: InputKind::Field };
+        let input = Input {
+            name: name.text.clone(),
+            field: name.text.clone(),
+            shift: 0,
+            dtype,
+            below: None,
+            kind: InputKind::Field,
+        };
         let index = self.registry.input(input);
         let ty = TensorType { dtype, shape };
         let graph = &mut self.graph;

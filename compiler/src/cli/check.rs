@@ -2,7 +2,11 @@
 
 use super::{arguments::Check, failure::Failure, output, sources, table::Table};
 use std::collections::BTreeMap;
-use trainc::{compile::Compilation, program::Parameter};
+use trainc::{
+    compile::{Compilation, Summary},
+    program::Parameter,
+};
+use trainc_runtime::artifact::{PrivateSpec, Sampling};
 
 /// Checks a program and prints its parameters by group, its work, its memory and its launches.
 pub fn check(arguments: &Check) -> Result<(), Failure> {
@@ -33,6 +37,9 @@ fn report(compilation: &Compilation) -> String {
     fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
     fact("launches per step", summary.launches_per_step.to_string());
     fact("distinct kernels", summary.distinct_kernels.to_string());
+    for (name, value) in compilation.program.private.iter().flat_map(|private| guarantee(private, &summary)) {
+        fact(name, value);
+    }
     format!(
         "{}: {} steps of {} {}\n\n{}\n{}",
         summary.name,
@@ -42,6 +49,28 @@ fn report(compilation: &Compilation) -> String {
         groups(&compilation.program.parameters),
         facts.render().trim_start()
     )
+}
+
+/// What private training guarantees, and by what.
+fn guarantee(private: &PrivateSpec, summary: &Summary) -> Vec<(&'static str, String)> {
+    let privacy = summary.privacy.as_ref().expect("a private program has a summary of it");
+    let spent = format!(
+        "epsilon {:.4} at delta {:.2e} after all steps{}",
+        privacy.epsilon,
+        privacy.delta,
+        private.epsilon.map_or(String::new(), |budget| format!(" (budget {budget})"))
+    );
+    let (drawn, holds) = match private.sampling {
+        Sampling::Poisson { rate } => (format!("each with probability {rate:.6} (Poisson)"), ""),
+        Sampling::Shuffled => ("in shuffled order".to_string(), ", would they be drawn at random"),
+    };
+    vec![
+        ("privacy", spent + holds),
+        ("  neighbours", "data sets of which one has a record more".to_string()),
+        ("  records", format!("{}, drawn {drawn}", private.records)),
+        ("  noise multiplier", format!("{} of the clipping norm {}", private.noise_multiplier, private.clip)),
+        ("  noise", if private.secure { "keyed by the operating system" } else { "from the seed" }.to_string()),
+    ]
 }
 
 /// Parameters by their set of roles.

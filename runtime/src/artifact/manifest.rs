@@ -1,6 +1,6 @@
 //! The manifest: everything the runtime knows about a program. Plain data, serialised as JSON inside the artifact.
 
-use crate::privacy::Accountant;
+use crate::privacy::{Accountant, Mechanism};
 use serde::{Deserialize, Serialize};
 
 /// Version of the artifact format; the runtime refuses any other.
@@ -147,6 +147,17 @@ pub struct PrivateSpec {
     pub accountant: Accountant,
     /// Whether noise and sampling are keyed by the operating system rather than by the seed.
     pub secure: bool,
+}
+
+impl PrivateSpec {
+    /// So many steps, for an accountant.
+    pub fn mechanism(&self, steps: u64) -> Mechanism {
+        Mechanism {
+            sampling_rate: self.expected_batch as f64 / self.records as f64,
+            noise_multiplier: self.noise_multiplier,
+            steps,
+        }
+    }
 }
 
 /// How the samples of a private step are drawn.

@@ -84,8 +84,7 @@ impl Curve {
 
 impl Composed {
     fn new(mechanisms: &[Mechanism], direction: Direction, delta: f64, grid: f64) -> Composed {
-        let steps: Vec<(Masses, u64)> =
-            mechanisms.iter().map(|m| (Masses::of(m, direction, grid), m.steps)).collect();
+        let steps: Vec<(Masses, u64)> = mechanisms.iter().map(|m| (Masses::of(m, direction, grid), m.steps)).collect();
         let (window, outside) = window(&steps, delta);
         let widest = steps.iter().map(|(masses, _)| masses.reach()).max().unwrap_or(1);
         let points = ((2.0 * window / grid) as usize).max(2 * widest + 2).next_power_of_two();

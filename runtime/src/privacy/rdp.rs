@@ -20,7 +20,10 @@ pub fn epsilon(mechanisms: &[Mechanism], delta: f64) -> (f64, f64) {
         let divergence: f64 = mechanisms.iter().map(|m| m.steps as f64 * divergence(m, order)).sum();
         (converted(divergence, order, delta), order)
     };
-    orders().into_iter().map(of).fold((f64::INFINITY, f64::NAN), |best, found| if found.0 < best.0 { found } else { best })
+    orders()
+        .into_iter()
+        .map(of)
+        .fold((f64::INFINITY, f64::NAN), |best, found| if found.0 < best.0 { found } else { best })
 }
 
 fn converted(divergence: f64, order: f64, delta: f64) -> f64 {
@@ -41,10 +44,7 @@ pub fn divergence(mechanism: &Mechanism, order: f64) -> f64 {
 /// log A for a whole order: a finite sum.
 fn whole(q: f64, sigma: f64, order: f64) -> f64 {
     let term = |i: f64| {
-        log_binomial(order, i).1
-            + i * q.ln()
-            + (order - i) * (-q).ln_1p()
-            + (i * i - i) / (2.0 * sigma * sigma)
+        log_binomial(order, i).1 + i * q.ln() + (order - i) * (-q).ln_1p() + (i * i - i) / (2.0 * sigma * sigma)
     };
     (0..=order as u32).map(f64::from).fold(Signed::ZERO, |sum, i| sum.plus(1.0, term(i))).log
 }

@@ -98,7 +98,8 @@ pub fn regression() -> Artifact {
     let update = launch(1, &[W, B, X, RESIDUAL, MOMENTUM_W, MOMENTUM_B]);
     let outputs = vec![number("loss", LOSS)];
     let step = Entry {
-        name: "step".into(), mask: None,
+        name: "step".into(),
+        mask: None,
         inputs: inputs.clone(),
         outputs: outputs.clone(),
         launches: vec![forward.clone(), update],
@@ -113,11 +114,17 @@ pub fn language_model() -> Artifact {
     let tokens = input("tokens", "tokens", 0, DType::I32, &[2, 8], TOKENS);
     let inputs = vec![tokens.clone(), input("targets", "tokens", 1, DType::I32, &[2, 8], TARGETS)];
     let absorb = launch(4, &[TOKENS, TARGETS, W, LOSS]);
-    let step = Entry { name: "step".into(), mask: None, inputs, outputs: vec![number("loss", LOSS)], launches: vec![absorb] };
+    let step =
+        Entry { name: "step".into(), mask: None, inputs, outputs: vec![number("loss", LOSS)], launches: vec![absorb] };
     let logits = OutputBinding { name: "logits".into(), dtype: DType::F32, shape: vec![2, 8, 256], offset: LOGITS };
     let successor = launch(2, &[TOKENS, LOGITS]);
-    let generate =
-        Entry { name: "generate".into(), mask: None, inputs: vec![tokens], outputs: vec![logits], launches: vec![successor] };
+    let generate = Entry {
+        name: "generate".into(),
+        mask: None,
+        inputs: vec![tokens],
+        outputs: vec![logits],
+        launches: vec![successor],
+    };
     artifact("successor", tensors, vec![step, generate], train("tokens"))
 }
 
@@ -125,7 +132,12 @@ pub fn language_model() -> Artifact {
 pub fn divergent() -> Artifact {
     let tensors = vec![tensor("w", &[4], W, parameter(), Init::Constant { value: 0.0 })];
     let count = launch(3, &[CONTROL, LOSS, W]);
-    let step =
-        Entry { name: "step".into(), mask: None, inputs: vec![], outputs: vec![number("loss", LOSS)], launches: vec![count] };
+    let step = Entry {
+        name: "step".into(),
+        mask: None,
+        inputs: vec![],
+        outputs: vec![number("loss", LOSS)],
+        launches: vec![count],
+    };
     artifact("divergent", tensors, vec![step], train("steps"))
 }

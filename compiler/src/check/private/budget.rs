@@ -1,6 +1,9 @@
 //! How much noise the guarantee takes: from the budget, how samples are drawn, and the number of updates.
 
-use super::{super::evaluator::{Checked, Evaluator}, Private, Sampling};
+use super::{
+    super::evaluator::{Checked, Evaluator},
+    Private, Sampling,
+};
 use crate::{diagnostic::Diagnostic, graph::NodeId, program::TrainSettings};
 use trainc_runtime::{
     artifact::{Entry, InputBinding, PrivateSpec, Sampling as Drawn},

@@ -3,7 +3,10 @@
 //! Written down as it is defined, sample by sample: the gradient of each, its norm, a factor that bounds it, the weighted
 //! sum. How that is computed without ever holding a gradient for each sample is the e-graph's business.
 
-use super::{super::evaluator::{Checked, Evaluator, Failed}, Clip, ClipRule, Parts, Private};
+use super::{
+    super::evaluator::{Checked, Evaluator, Failed},
+    Clip, ClipRule, Parts, Private,
+};
 use crate::{
     diagnostic::Diagnostic,
     graph::{Coupled, NodeId, Op, Output, Place, Samples, ScopeId, per_sample_vjp},

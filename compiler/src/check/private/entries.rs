@@ -1,6 +1,9 @@
 //! The private gradient of a step, and the entry that sums up what does not fit a step's physical batch.
 
-use super::{super::evaluator::{Checked, Evaluator}, Private, Sampling};
+use super::{
+    super::evaluator::{Checked, Evaluator},
+    Private, Sampling,
+};
 use crate::{
     graph::{Graph, NodeId, Op, Output, TensorType},
     program::{Input, InputKind, State},

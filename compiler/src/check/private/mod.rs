@@ -24,18 +24,8 @@ use crate::{
 use trainc_runtime::privacy::Accountant;
 
 /// Clauses of `private`.
-const CLAUSES: [&str; 10] = [
-    "epsilon",
-    "delta",
-    "noise_multiplier",
-    "clip",
-    "sampling",
-    "accountant",
-    "records",
-    "rows",
-    "secure",
-    "filter",
-];
+const CLAUSES: [&str; 10] =
+    ["epsilon", "delta", "noise_multiplier", "clip", "sampling", "accountant", "records", "rows", "secure", "filter"];
 
 /// The `private` clause, read.
 #[derive(Clone, Debug)]

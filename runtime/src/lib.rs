@@ -58,6 +58,7 @@ mod init;
 pub mod memory;
 mod numbers;
 pub mod philox;
+pub mod privacy;
 pub mod report;
 mod run_directory;
 mod session;

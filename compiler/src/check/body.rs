@@ -254,6 +254,10 @@ impl Evaluator<'_> {
             kind: InputKind::Field,
         };
         let index = self.registry.input(input);
+        if let Some(&earlier) = self.registry.input_nodes().get(&index) {
+            let earlier = self.graph.node(earlier).span;
+            return self.twice(name, "an input", earlier);
+        }
         let ty = TensorType { dtype, shape };
         let graph = &mut self.graph;
         let node = self.registry.input_node(index, || graph.add(Op::Input { index, ty }, &[]));
@@ -263,10 +267,25 @@ impl Evaluator<'_> {
         Ok(())
     }
 
+    /// What feeds a model and what it gives is told apart by name.
+    fn twice(&mut self, name: &Name, what: &str, earlier: Option<Span>) -> Checked<()> {
+        let error = Diagnostic::error("E0202", name.span, format!("`{}` is defined twice", name.text))
+            .label(format!("the model has {what} of this name already"))
+            .help("give one of the two another name, or remove it");
+        let error = match earlier {
+            Some(earlier) => error.also(earlier, "the first one"),
+            None => error,
+        };
+        self.fail(error)
+    }
+
     /// `output logits = ...`.
     fn output(&mut self, name: &Name, value: &Expr) -> Checked<()> {
         if self.current_kind() != Some(DefinitionKind::Model) {
             return self.misplaced(name.span, "`output`", "a model");
+        }
+        if self.outputs.iter().any(|(other, _)| *other == name.text) {
+            return self.twice(name, "an output", None);
         }
         self.scan_extents(value);
         let tensor = self.expression(value).and_then(|result| self.operand(result, value.span))?.closed();

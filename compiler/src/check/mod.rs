@@ -36,13 +36,11 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     program::Program,
     source::{FileId, SourceMap, Span},
+    stack::with_large_stack,
 };
 use evaluator::{Checked, Evaluator, Failed};
 use library::Library;
 use trainc_runtime::{artifact::DataSpec, data::Need};
-
-/// Stack of the thread that checks: evaluation recurses with the nesting of expressions and calls, which is limited.
-const STACK_BYTES: usize = 256 << 20;
 
 /// Where source files come from.
 pub trait Sources: Send {
@@ -83,7 +81,7 @@ pub fn check(
     root: FileId,
     settings: &[(String, String)],
 ) -> Result<Program, Vec<Diagnostic>> {
-    on_large_stack(|| check_here(sources, root, settings))
+    with_large_stack(|| check_here(sources, root, settings))
 }
 
 fn check_here(
@@ -105,14 +103,6 @@ pub fn diagnose(sources: &mut dyn Sources, root: FileId, settings: &[(String, St
         Ok(program) => program.warnings,
         Err(findings) => findings,
     }
-}
-
-fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let joined = thread.expect("internal: a thread can be started").join();
-        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 fn build(

@@ -6,6 +6,7 @@ use crate::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_runtime::artifact::Duration;
 
 /// Programs that import nothing but the library.
 #[derive(Default)]
@@ -129,7 +130,7 @@ fn groups_settings_and_freezing_reach_the_parameters() {
     let program = checked(text, &[("width", "96"), ("steps", "7"), ("precision", "bf16")]);
     assert!(program.is_err_and(|found| found.contains("precision")), "only clauses that are there can be set");
     let program = checked(text, &[("width", "96"), ("steps", "7")]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((program.train.steps, program.parameters[0].shape[1]), (7, 96));
+    assert_eq!((program.train.steps, program.parameters[0].shape[1]), (Duration::Steps(7), 96));
     let found = checked(text, &[("widht", "96")]).expect_err("a misspelt setting is refused");
     assert!(found.contains("did you mean `width`?"), "{found}");
 }

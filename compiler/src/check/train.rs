@@ -18,7 +18,7 @@ use crate::{
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Name, Unit, Word},
 };
 use trainc_kernels::ir::{Binary, Precision};
-use trainc_runtime::artifact::{DType, PrivateSpec};
+use trainc_runtime::artifact::{DType, Duration, PrivateSpec};
 
 /// Clauses of `train`.
 pub(super) const CLAUSES: [&str; 18] = [
@@ -44,6 +44,9 @@ pub(super) const CLAUSES: [&str; 18] = [
 
 /// Clauses whose value `--set` may override.
 pub(super) const SETTABLE: [&str; 4] = ["steps", "batch", "precision", "seed"];
+
+/// Longest run.
+const MAX_STEPS: f64 = u32::MAX as f64;
 
 /// A named definition with its arguments, as written in a clause.
 #[derive(Clone, Debug)]
@@ -278,7 +281,7 @@ impl Evaluator<'_> {
         let (checkpoint_every, kept) = self.every(block, "checkpoint", "keep")?;
         let keep = self.optional(block, "keep", |this, expr| this.count(expr, "the checkpoints kept", 1.0..=1e6))?;
         Ok(TrainSettings {
-            steps: 0,
+            steps: Duration::Steps(0),
             batch: batch?,
             precision: precision?,
             seed: seed?.unwrap_or(0),
@@ -303,21 +306,29 @@ impl Evaluator<'_> {
         read(self, expr).map(Some)
     }
 
-    /// `evaluate every 200 batches 20`, `checkpoint every 500 keep 3`.
-    fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(u32, Option<u32>)> {
-        let Some(clause) = clause_of(block, keyword) else { return Ok((0, None)) };
+    /// `evaluate every 200 batches 20`, `checkpoint every 1 epochs keep 3`.
+    fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(Duration, Option<u32>)> {
+        let Some(clause) = clause_of(block, keyword) else { return Ok((Duration::Steps(0), None)) };
         let expected = 2
             * (usize::from(after(&clause.words, "every").is_some())
                 + usize::from(after(&clause.words, second).is_some()));
         if clause.words.len() != expected || expected == 0 {
-            return self.malformed(clause, "expected `every` and a number of steps");
+            return self.malformed(clause, "expected `every` and a number of steps or epochs");
         }
-        let mut number = |word: &str, what: &str| match after(&clause.words, word) {
-            Some(expr) => self.count(expr, what, 1.0..=4_294_967_295.0).map(|count| Some(count as u32)),
-            None => Ok(None),
+        let every = after(&clause.words, "every").map(|expr| self.interval(block, expr)).transpose()?;
+        let number = match after(&clause.words, second) {
+            Some(expr) => Some(self.count(expr, "this number", 1.0..=MAX_STEPS)? as u32),
+            None => None,
         };
-        let every = number("every", "the interval")?;
-        Ok((every.unwrap_or(0), number(second, "this number")?))
+        Ok((every.unwrap_or(Duration::Steps(0)), number))
+    }
+
+    fn interval(&mut self, block: &ClauseBlock, expr: &Expr) -> Checked<Duration> {
+        let number = self.quantity(expr, "the interval", &[Unit::None, Unit::Steps, Unit::Epochs])?;
+        if number.unit == Unit::Epochs {
+            return self.epochs(&number, clause_of(block, "data").is_some(), expr.span);
+        }
+        Ok(Duration::Steps(self.whole_in(number.value, expr.span, "the interval", 1.0..=MAX_STEPS)? as u32))
     }
 
     /// `precision bf16`, or the name of a constant that says so.
@@ -471,10 +482,29 @@ impl Evaluator<'_> {
         settings.items_per_step = batch * positions.unwrap_or(1);
         settings.item = if positions.is_some() { "tokens" } else { "samples" }.into();
         let number = self.known_number(&plan.steps, "the horizon")?;
-        let steps = self.in_steps(&number, &settings, plan.steps.span)?;
-        settings.steps =
-            self.whole_in(steps.ceil(), plan.steps.span, "the number of steps", 1.0..=4_294_967_295.0)? as u32;
+        settings.steps = if number.unit == Unit::Epochs {
+            self.epochs(&number, plan.data.is_some(), plan.steps.span)?
+        } else {
+            let steps = self.in_steps(&number, &settings, plan.steps.span)?.ceil();
+            Duration::Steps(self.whole_in(steps, plan.steps.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
+        };
         Ok(settings)
+    }
+
+    /// A number of epochs, which the runtime makes into steps once it has opened the data.
+    fn epochs(&mut self, number: &Number, has_data: bool, span: Span) -> Checked<Duration> {
+        let epochs = number.value;
+        if !has_data {
+            let error = Diagnostic::error("E0712", span, "epochs of data that the program does not name")
+                .label("an epoch is one pass over the data, and no data are given")
+                .help("add `data NAME` to `train`, or say how long in steps, tokens or samples");
+            return self.fail(error);
+        }
+        if !(epochs > 0.0 && epochs.is_finite()) {
+            let error = Diagnostic::error("E0704", span, "the number of epochs must be positive");
+            return self.fail(error.label(format!("this is {epochs}")).help("write for example `3 epochs`"));
+        }
+        Ok(Duration::Epochs { epochs })
     }
 
     /// A duration in steps.
@@ -484,10 +514,9 @@ impl Evaluator<'_> {
             Unit::Tokens if settings.item == "tokens" => Ok(number.value / settings.items_per_step as f64),
             Unit::Samples => Ok(number.value / settings.batch as f64),
             Unit::Epochs => {
-                let error =
-                    Diagnostic::error("E0712", span, "the number of samples in an epoch is not known while compiling")
-                        .label("the data is read when the program runs")
-                        .help("say how long to train in steps, tokens or samples");
+                let error = Diagnostic::error("E0712", span, "epochs beside a horizon in other units")
+                    .label("how many steps this is shows only when the data are read")
+                    .help("give the horizon in epochs too, or this in steps, tokens, samples or %");
                 self.fail(error)
             }
             _ => {

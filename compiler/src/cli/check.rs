@@ -2,23 +2,50 @@
 
 use super::{arguments::Check, failure::Failure, output, sources, table::Table};
 use std::collections::BTreeMap;
+use std::path::Path;
 use trainc::{
     compile::{Compilation, Summary},
     program::Parameter,
 };
-use trainc_runtime::artifact::{PrivateSpec, Sampling};
+use trainc_runtime::{
+    artifact::{Duration, PrivateSpec, Sampling},
+    data::{Data, Need},
+};
 
 /// Checks a program and prints its parameters by group, its work, its memory and its launches.
 pub fn check(arguments: &Check) -> Result<(), Failure> {
     let (compilation, _, _) = sources::compile(&arguments.program)?;
-    print!("{}", report(&compilation));
+    print!("{}", report(&compilation, &horizon(&compilation, &arguments.program.base())));
     if arguments.json {
         output::json(&compilation.summary());
     }
     Ok(())
 }
 
-fn report(compilation: &Compilation) -> String {
+/// How long training is. Epochs are counted in steps too if the data can be opened.
+fn horizon(compilation: &Compilation, base: &Path) -> String {
+    let train = &compilation.program.train;
+    let epochs = match train.steps {
+        steps @ Duration::Steps(_) => return steps.to_string(),
+        epochs @ Duration::Epochs { .. } => epochs,
+    };
+    match records(compilation, base) {
+        Ok(records) => match epochs.horizon(records, train.batch) {
+            Some(steps) => format!("{epochs} of {records} samples, {steps} steps"),
+            None => format!("{epochs} of {records} samples, more steps than can be counted"),
+        },
+        Err(reason) => format!("{epochs} (the steps are counted when the data can be opened: {reason})"),
+    }
+}
+
+/// Training records of the program's data.
+fn records(compilation: &Compilation, base: &Path) -> Result<u64, String> {
+    let data = compilation.program.data.as_ref().ok_or("the program names none")?;
+    let needs = Need::of_program(&compilation.plan.entries)?;
+    Ok(Data::open(data, &needs, base).map_err(|error| error.to_string())?.train_records())
+}
+
+fn report(compilation: &Compilation, horizon: &str) -> String {
     let summary = compilation.summary();
     let memory = &compilation.plan.report;
     let mut facts = Table::new(&["", ""]);
@@ -41,9 +68,8 @@ fn report(compilation: &Compilation) -> String {
         fact(name, value);
     }
     format!(
-        "{}: {} steps of {} {}\n\n{}\n{}",
+        "{}: {horizon} of {} {}\n\n{}\n{}",
         summary.name,
-        compilation.program.train.steps,
         compilation.program.train.items_per_step,
         compilation.program.train.item,
         groups(&compilation.program.parameters),

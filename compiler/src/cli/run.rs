@@ -23,7 +23,7 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
     let artifact = artifact(&arguments.program)?;
     let mut options = options(&arguments.execution)?;
     options.steps = arguments.steps;
-    options.base = arguments.program.file.parent().filter(|base| !base.as_os_str().is_empty()).map(PathBuf::from);
+    options.base = Some(arguments.program.base());
     let path = arguments.out.clone().unwrap_or_else(|| default_directory(&arguments.program.file));
     if arguments.fresh {
         clear(&path).map_err(|error| Failure::run(format!("cannot clear {}: {error}", path.display())))?;

@@ -122,7 +122,7 @@ catalog! {
     "E0709" "a metric whose name is taken"
     "E0710" "an unknown precision"
     "E0711" "a loss that is not one number"
-    "E0712" "epochs of unknown length"
+    "E0712" "epochs that cannot be counted"
     "E0713" "a program without `train`"
     "E0714" "two `train` blocks"
     "E0750" "a private program without an amount"

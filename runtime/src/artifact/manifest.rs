@@ -1,5 +1,6 @@
 //! The manifest: everything the runtime knows about a program. Plain data, serialised as JSON inside the artifact.
 
+use super::Duration;
 use crate::privacy::{Accountant, Mechanism};
 use serde::{Deserialize, Serialize};
 
@@ -367,16 +368,16 @@ pub struct Control {
 /// How training runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainSpec {
-    /// Horizon in updates.
-    pub steps: u32,
+    /// The horizon.
+    pub steps: Duration,
     /// Seed of every draw and of the data order.
     pub seed: u64,
-    /// Evaluate after every so many updates (0: only at the end).
-    pub evaluate_every: u32,
+    /// Evaluate so often (0 steps: only at the end).
+    pub evaluate_every: Duration,
     /// How many batches an evaluation averages over (fewer if the data ends).
     pub evaluate_batches: u32,
-    /// Save after every so many updates (0: only at the end).
-    pub checkpoint_every: u32,
+    /// Save so often (0 steps: only at the end).
+    pub checkpoint_every: Duration,
     /// How many checkpoints to keep.
     pub keep: u32,
     /// Tokens (or samples) that one step consumes, for the speed display.

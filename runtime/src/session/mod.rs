@@ -6,7 +6,7 @@ mod generate;
 pub use batch::Batch;
 pub use generate::GenerateOptions;
 
-use crate::artifact::{Artifact, Control, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
+use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Source};
 use crate::checkpoint::{self, Opened, State};
 use crate::data::{Data, Need, Split, Tokenizer};
@@ -37,7 +37,8 @@ pub struct Session {
     manifest: Manifest,
     device: Cpu,
     seed: u64,
-    steps: u32,
+    /// The horizon; `None` while it depends on data that is not open yet.
+    steps: Option<u32>,
     base: PathBuf,
     /// Updates made.
     step: u32,
@@ -81,7 +82,7 @@ impl Session {
         let manifest = artifact.manifest;
         let mut session = Self {
             seed: options.seed.unwrap_or(manifest.train.seed),
-            steps: options.steps.unwrap_or(manifest.train.steps),
+            steps: options.steps.or(fixed_steps(&manifest)),
             base: options.base.clone().unwrap_or_else(|| PathBuf::from(".")),
             step: 0,
             position: 0,
@@ -118,9 +119,37 @@ impl Session {
         self.step
     }
 
-    /// The horizon in updates.
-    pub fn steps(&self) -> u32 {
+    /// The horizon in updates. `None` if the program counts epochs and its data is not open yet; see
+    /// [`Session::horizon`].
+    pub fn steps(&self) -> Option<u32> {
         self.steps
+    }
+
+    /// The horizon in updates. If the program counts epochs, its data is opened to learn how long one is.
+    ///
+    /// # Errors
+    /// When that data cannot be used, or so many epochs are more steps than can be counted.
+    pub fn horizon(&mut self) -> Result<u32> {
+        if let Some(steps) = self.steps {
+            return Ok(steps);
+        }
+        let records = self.open_data()?.train_records();
+        let batch = batch_size(entry(&self.manifest, "step")?);
+        let Some(steps) = self.manifest.train.steps.horizon(records, batch) else {
+            return Error::misuse(format!("so many epochs of {records} records are more than {} steps", u32::MAX));
+        };
+        self.steps = Some(steps);
+        Ok(steps)
+    }
+
+    /// Whether an interval of the program ends with the update made last.
+    pub(crate) fn completes(&mut self, interval: Duration) -> Result<bool> {
+        let records = match interval {
+            Duration::Steps(_) => 0,
+            Duration::Epochs { .. } => self.open_data()?.train_records(),
+        };
+        let batch = batch_size(entry(&self.manifest, "step")?);
+        Ok(interval.ends_with(self.step, records, batch))
     }
 
     /// The seed of every draw.
@@ -137,8 +166,7 @@ impl Session {
             let Some(spec) = &self.manifest.data else {
                 return Error::misuse("the program has no data: feed batches with `step_with`");
             };
-            let fed = self.manifest.entries.iter().filter(|entry| entry.name != "generate");
-            let needs = Need::of(fed).map_err(Error::Misuse)?;
+            let needs = Need::of_program(&self.manifest.entries).map_err(Error::Misuse)?;
             self.data = Some(Data::open(spec, &needs, &self.base)?);
         }
         Ok(self.data.as_ref().expect("just opened"))
@@ -162,15 +190,17 @@ impl Session {
     /// Makes one update with a batch of your own.
     ///
     /// # Errors
-    /// When the batch does not fit the model, or the horizon has been reached.
+    /// When the batch does not fit the model, or the horizon has been reached. A horizon in epochs is one in the program's
+    /// own data, which must then be there, unless [`Options::steps`] gives another.
     pub fn step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
         batch.feed(entry(&self.manifest, "step")?, self.device.arena_mut())?;
         self.update()
     }
 
     fn update(&mut self) -> Result<&Numbers> {
-        if self.step >= self.steps {
-            return Error::misuse(format!("the run has made all its {} steps", self.steps));
+        let steps = self.horizon()?;
+        if self.step >= steps {
+            return Error::misuse(format!("the run has made all its {steps} steps"));
         }
         self.execute("step")?;
         let entry = entry(&self.manifest, "step")?;
@@ -239,7 +269,8 @@ impl Session {
             seed_low: self.seed as u32,
             seed_high: (self.seed >> 32) as u32,
             step: self.step,
-            steps: self.steps,
+            // Only the step knows schedules, and it knows the horizon.
+            steps: self.steps.unwrap_or(0),
         };
         let bytes = bytemuck::bytes_of(&control);
         self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);
@@ -393,6 +424,14 @@ fn tokenizer_spec(source: &Source) -> Option<&TokenizerSpec> {
 
 fn entry<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Entry> {
     manifest.entry(name).ok_or_else(|| Error::Misuse(format!("the program `{}` cannot {name}", manifest.name)))
+}
+
+/// The horizon, if it does not depend on the data.
+fn fixed_steps(manifest: &Manifest) -> Option<u32> {
+    match manifest.train.steps {
+        Duration::Steps(steps) => Some(steps),
+        Duration::Epochs { .. } => None,
+    }
 }
 
 /// Records that one call of an entry consumes.

@@ -131,7 +131,7 @@ impl Reference {
         let bindings = Bindings {
             parameters: (0..).zip(initial.iter().cloned()).collect(),
             states: (0..).zip(states).collect(),
-            steps: program.train.steps,
+            steps: session.steps().expect("the horizon is given in steps"),
             seed: program.train.seed,
             ..Bindings::default()
         };

@@ -15,6 +15,7 @@ use super::tree::{Clause, ClauseBlock, Definition, DefinitionKind, Dim, Expr, Ex
 use super::{Parsed, parse};
 use crate::diagnostic::Diagnostic;
 use crate::source::{FileId, Span};
+use crate::stack::with_large_stack;
 use comments::Comments;
 use flat::{Line, flat, quoted};
 
@@ -26,6 +27,10 @@ const WIDTH: usize = 120;
 /// # Errors
 /// What [`parse`] says about the text: a program that is not understood is not touched.
 pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
+    with_large_stack(|| format_here(text))
+}
+
+fn format_here(text: &str) -> Result<String, Vec<Diagnostic>> {
     let Parsed { file, errors } = parse(FileId::default(), text);
     if !errors.is_empty() {
         return Err(errors);

@@ -11,7 +11,7 @@ use crate::{
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
 use trainc_kernels::CodegenError;
-use trainc_runtime::artifact::{Artifact, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
+use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
 use trainc_runtime::privacy;
 
 /// A program on its way: all that is known before code is generated.
@@ -192,7 +192,8 @@ pub struct Privacy {
 }
 
 impl Privacy {
-    fn new(private: &PrivateSpec, steps: u32) -> Self {
+    fn new(private: &PrivateSpec, steps: Duration) -> Self {
+        let steps = steps.horizon(private.records, private.expected_batch).expect("the checker has counted them");
         let mechanism = private.mechanism(u64::from(steps));
         let epsilon = privacy::epsilon(&[mechanism], private.delta, private.accountant);
         Privacy {

@@ -7,7 +7,8 @@
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
-//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train.
+//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train;
+//! * [`filter`] writes out gradient filters, [`sample`] takes gradients where they say; [`series`] knows linear recurrences.
 //!
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
 //! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
@@ -20,6 +21,7 @@ mod clause;
 mod data;
 mod evaluator;
 mod expression;
+mod filter;
 mod groups;
 mod index;
 mod library;
@@ -27,6 +29,8 @@ mod names;
 mod optimizer;
 mod reduce;
 mod registry;
+mod sample;
+mod series;
 mod suggest;
 mod train;
 mod value;

@@ -3,6 +3,7 @@
 use super::{
     clause::{after, word_of},
     evaluator::{Checked, Evaluator, Failed, Mode},
+    filter::{Filtering, Point, points},
     groups::{Group, Rate, Selector},
     library::{DefinitionId, Entity},
     optimizer::Update,
@@ -20,12 +21,13 @@ use trainc_kernels::ir::{Binary, Precision};
 use trainc_runtime::artifact::DType;
 
 /// Clauses of `train`.
-pub(super) const CLAUSES: [&str; 17] = [
+pub(super) const CLAUSES: [&str; 18] = [
     "model",
     "data",
     "loss",
     "metric",
     "optimizer",
+    "filter",
     "schedule",
     "steps",
     "batch",
@@ -64,12 +66,23 @@ pub(super) struct Plan {
     loss: Expr,
     metrics: Vec<(Name, Expr)>,
     optimizer: Use,
+    filter: Option<Use>,
     groups: Vec<Group>,
     schedule: Expr,
     steps: Expr,
     clip: Option<(f64, Span)>,
     frozen: Vec<Selector>,
     settings: TrainSettings,
+}
+
+/// How a parameter is updated.
+pub(super) struct Rule {
+    /// The parameter.
+    pub index: u32,
+    /// Its optimizer.
+    pub used: Use,
+    /// Its learning rate.
+    pub rate: Value,
 }
 
 /// What the forward part of a graph gives.
@@ -79,7 +92,7 @@ struct Forward {
     names: std::collections::BTreeMap<String, Value>,
 }
 
-impl Evaluator<'_> {
+impl<'p> Evaluator<'p> {
     /// Reads the `train` block.
     pub(super) fn plan(&mut self, block: &ClauseBlock) -> Checked<Plan> {
         self.known_clauses(block, "train", &CLAUSES, &["metric", "freeze", "group"]);
@@ -98,6 +111,7 @@ impl Evaluator<'_> {
             (Ok(clause), Ok(used)) => self.groups(clause, block, used),
             _ => Err(Failed),
         };
+        let filter = clause_of(block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose();
         let schedule = self.required(block, "schedule").and_then(|clause| self.single(clause)).cloned();
         let steps = self.required(block, "steps").and_then(|clause| self.single(clause)).cloned();
         let data = self.data_of(block);
@@ -111,6 +125,7 @@ impl Evaluator<'_> {
             loss: loss?,
             metrics: metrics?,
             optimizer: used?,
+            filter: filter?,
             groups: groups?,
             schedule: schedule?,
             steps: steps?,
@@ -159,6 +174,7 @@ impl Evaluator<'_> {
         let word = match kind {
             DefinitionKind::Model => "model",
             DefinitionKind::Optimizer => "optimizer",
+            DefinitionKind::Filter => "filter",
             DefinitionKind::Schedule => "schedule",
             DefinitionKind::Layer => "layer",
             DefinitionKind::Function => "function",
@@ -358,10 +374,13 @@ impl Evaluator<'_> {
         let settings = self.horizon(plan)?;
         self.bound_inputs();
         self.freeze(&plan.frozen, &plan.groups)?;
-        let gradients = self.gradients(forward.loss, plan)?;
-        let gradients = self.clipped(gradients, plan)?;
         let rate = self.rate(plan, &settings)?;
-        self.updates(plan, &gradients, &rate)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { points(&filters) };
+        let gradients = self.sampled_gradients(forward.loss, plan, &points)?;
+        let gradients = self.clipped(gradients, plan)?;
+        self.updates(rules, filters, &gradients)?;
         let outputs = self.outputs.iter().map(|(name, tensor)| (name.clone(), tensor.node)).collect();
         drop(forward.names);
         Ok((settings, outputs))
@@ -456,20 +475,13 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Gradients of the trainable parameters, by index.
-    fn gradients(&mut self, loss: NodeId, plan: &Plan) -> Checked<Vec<(u32, NodeId)>> {
-        let nodes: Vec<(u32, NodeId)> = self
-            .registry
-            .parameter_nodes()
-            .iter()
-            .filter(|(index, _)| self.registry.parameters[**index as usize].trainable)
-            .map(|(index, node)| (*index, *node))
-            .collect();
-        if nodes.is_empty() {
-            let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
-            return self
-                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
-        }
+    /// Gradients by some nodes, which stand for parameters.
+    pub(super) fn gradients(
+        &mut self,
+        loss: NodeId,
+        plan: &Plan,
+        nodes: Vec<(u32, NodeId)>,
+    ) -> Checked<Vec<(u32, NodeId)>> {
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
         let gradients = differentiate(&mut self.graph, loss, &wrt)
             .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
@@ -550,17 +562,51 @@ impl Evaluator<'_> {
         Ok(Value::Tensor(tensor))
     }
 
-    fn updates(&mut self, plan: &Plan, gradients: &[(u32, NodeId)], rate: &Value) -> Checked<()> {
-        for &(index, gradient) in gradients {
-            let mut used = plan.optimizer.clone();
-            let mut rate = rate.clone();
+    /// How each trainable parameter is updated.
+    fn rules(&mut self, plan: &Plan, rate: &Value) -> Checked<Vec<Rule>> {
+        let trainable: Vec<u32> = self
+            .registry
+            .parameter_nodes()
+            .keys()
+            .copied()
+            .filter(|&index| self.registry.parameters[index as usize].trainable)
+            .collect();
+        if trainable.is_empty() {
+            let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
+            return self
+                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
+        }
+        let mut rules = Vec::new();
+        for index in trainable {
+            let (mut used, mut rate) = (plan.optimizer.clone(), rate.clone());
             let parameter = self.registry.parameters[index as usize].clone();
             for group in plan.groups.iter().filter(|group| group.selects(&parameter)) {
                 rate = self.group_rate(group, rate)?;
                 used = group.overriding(used);
             }
-            let given = self.given(&used.arguments)?;
-            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, span: used.span })?;
+            rules.push(Rule { index, used, rate });
+        }
+        Ok(rules)
+    }
+
+    /// The filters of all trainable parameters, as far as they go without gradients.
+    fn filters(&mut self, plan: &Plan, rules: &[Rule]) -> Checked<Vec<Filtering<'p>>> {
+        let Some(used) = &plan.filter else { return Ok(Vec::new()) };
+        rules.iter().map(|rule| self.begin_filter(used, rule.index, rule.rate.clone())).collect()
+    }
+
+    fn updates(&mut self, rules: Vec<Rule>, filters: Vec<Filtering<'p>>, gradients: &[(u32, NodeId)]) -> Checked<()> {
+        let mut filters = filters.into_iter();
+        for (rule, &(_, raw)) in rules.into_iter().zip(gradients) {
+            let Rule { index, used, rate } = rule;
+            let mut filter = filters.next();
+            let gradient = match &mut filter {
+                Some(filter) => self.filter(filter, raw)?,
+                None => raw,
+            };
+            let (given, span, noise) = (self.given(&used.arguments)?, used.span, Value::number(0.0));
+            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, raw, noise, span })?;
+            filter.map_or(Ok(()), |filter| self.end_filter(filter))?;
         }
         Ok(())
     }

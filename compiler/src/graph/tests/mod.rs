@@ -4,6 +4,7 @@ mod operations;
 mod page;
 mod random;
 mod repeats;
+mod substitution;
 
 use super::*;
 

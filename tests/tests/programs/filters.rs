@@ -50,12 +50,15 @@ const FILTERS: [&str; 8] = [
     "filter ahead(far = 0.5)",
 ];
 
+/// f32 rounding in five updates, which optimizers of Adam's kind enlarge.
+const TOLERANCE: f64 = 5e-5;
+
 #[test]
 fn five_compiled_steps_agree_with_the_interpreter() {
     let optimizers = ["sgd", "filtered_adam(floor = 1e-3)", "momentum", "dp_adam(floor = 1e-4, deviation = 0.01)"];
     for (filter, optimizer) in FILTERS.into_iter().zip(optimizers.into_iter().cycle()) {
         let text = network(filter, optimizer);
-        compare(&text, 5, 1e-5).unwrap_or_else(|error| panic!("{filter}, {optimizer}: {error}"));
+        compare(&text, 5, TOLERANCE).unwrap_or_else(|error| panic!("{filter}, {optimizer}: {error}"));
     }
 }
 

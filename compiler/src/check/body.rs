@@ -107,9 +107,8 @@ impl Evaluator<'_> {
             Value::Text(text) => text,
             _ => return Err(Failed),
         };
-        let mut names = super::names::mentioned(condition);
-        names.dedup();
-        let shown = names.into_iter().filter_map(|name| self.shown_value(&name)).collect::<Vec<_>>().join(", ");
+        let names = super::names::mentioned(condition);
+        let shown = names.iter().filter_map(|name| self.shown_value(name)).collect::<Vec<_>>().join(", ");
         let error = Diagnostic::error("E0518", condition.span, message.as_ref());
         self.fail(error.label(if shown.is_empty() { "this must hold".into() } else { format!("with {shown}") }))
     }

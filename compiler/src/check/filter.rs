@@ -184,7 +184,7 @@ impl<'p> Evaluator<'p> {
         factor: f64,
         terms: &mut Vec<Term>,
     ) -> Checked<()> {
-        let has_gradient = |expr: &Expr| mentioned(expr).iter().any(|name| name == GRADIENT);
+        let has_gradient = |expr: &Expr| mentioned(expr).contains(GRADIENT);
         match &expr.kind {
             ExprKind::Group(inner) => self.gradients_of(definition, inner, factor, terms),
             ExprKind::Unary(UnaryOp::Neg, inner) => self.gradients_of(definition, inner, -factor, terms),

@@ -38,11 +38,11 @@ pub(super) fn findings(library: &Library) -> Vec<Diagnostic> {
     findings
 }
 
-/// The names that an expression mentions, in order.
-pub(super) fn mentioned(expr: &Expr) -> Vec<String> {
+/// The names that an expression mentions, sorted.
+pub(super) fn mentioned(expr: &Expr) -> BTreeSet<String> {
     let mut names = Names::default();
     names.expression(expr);
-    names.places.into_iter().map(|(name, _)| name).collect()
+    names.used
 }
 
 /// Where statements first mention a name.

@@ -219,6 +219,10 @@ impl Evaluator<'_> {
             let error = Diagnostic::error("E0501", name.span, "`state` does not belong here");
             return self.fail(error.label("only an optimizer or a filter can have it").help("remove it"));
         };
+        if context.states.iter().any(|state| state.name == name.text) {
+            let error = Diagnostic::error("E0202", name.span, format!("the state `{}` is declared twice", name.text));
+            return self.fail(error.label("the second declaration").help("give one of them another name"));
+        }
         let (stored, view) = match dims {
             None => (context.shape.clone(), context.view.clone()),
             Some(dims) => {
@@ -255,9 +259,8 @@ impl Evaluator<'_> {
         let owner = self.frame().definition.map(|id| self.library.definition(id).name.text.clone()).unwrap_or_default();
         let number = position.map_or_else(String::new, |position| format!(".{position}"));
         let path = format!("{owner}.{}{number}.{}", name.text, self.registry.parameters[parameter as usize].name);
-        let index = self.registry.states.len() as u32;
         let init = Init::Constant { value: start as f32 };
-        self.registry.states.push(State { name: path, shape: shape.to_vec(), init });
+        let index = self.registry.state(State { name: path, shape: shape.to_vec(), init });
         let node = self.add(Op::State { index, shape: shape.to_vec() }, &[], name.span)?;
         let node = self.reshaped(node, view, name.span)?;
         let state = Stored { name: name.text.clone(), position, index, shape: shape.to_vec() };
@@ -368,6 +371,9 @@ impl Evaluator<'_> {
         let what = if context.subject == Subject::Parameter { "the parameter" } else { "the gradient" };
         let error = Diagnostic::error("E0514", target.span, format!("`{}` is neither a state nor {what}", target.text));
         let error = match super::suggest::closest(&target.text, known.iter().copied()) {
+            _ if context.subject == Subject::Gradient && target.text == "p" => {
+                error.help("a filter changes the gradient, and the optimizer moves the parameter: write `grad <- ...`")
+            }
             Some(other) => error.replace(target.span, other, format!("did you mean `{other}`?")),
             None => error.help(format!("declare it: `state {} = 0`", target.text)),
         };

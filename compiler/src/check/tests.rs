@@ -86,6 +86,10 @@ fn every_definition_of_the_library_goes_into_a_program() {
         let program = program.unwrap_or_else(|found| panic!("{optimizer}: {found}"));
         assert_eq!(program.parameters.len(), 17, "{optimizer}");
     }
+    for filter in ["lowpass", "lowpass(order = 2)", "kalman", "kalman(kappa = 0.5, gamma = 1)"] {
+        let clause = format!("clip 1.0\n    filter {filter}");
+        gpt_with(&[("clip 1.0", &clause)]).unwrap_or_else(|found| panic!("{filter}: {found}"));
+    }
     let wsd = "wsd(peak = 2e-3, warmup = 5%, decay = 30%)";
     for schedule in [
         "0.1",

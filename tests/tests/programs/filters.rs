@@ -17,6 +17,19 @@ filter ahead(far) {{
     d <- p - x
 }}
 
+filter delayed(lag) {{
+    state past[lag] = 0, one = 1, other = 2
+    grad <- (1 + 0.1 * one) * grad + 0.3 * past[lag - 1]
+    k = lag - 1
+    repeat lag {{
+        past[k] <- if k > 0 then past[k - 1] else grad
+        k = k - 1
+    }}
+    before = one
+    one <- other
+    other <- before
+}}
+
 model Net() {{
     input x: [batch, 7]
     input y: [batch, 1]
@@ -39,7 +52,7 @@ train {{
     )
 }
 
-const FILTERS: [&str; 8] = [
+const FILTERS: [&str; 9] = [
     "filter lowpass",
     "filter lowpass(order = 2)",
     "filter lowpass(a = [-1.98342955, 0.98549544], b = [0.00016332, 0.00032665, 0.00016332])",
@@ -48,6 +61,7 @@ const FILTERS: [&str; 8] = [
     "filter kalman(kappa = 0.5, gamma = 1)",
     "filter kalman(kappa = 0.5, gamma = 0.7)",
     "filter ahead(far = 0.5)",
+    "filter delayed(lag = 3)",
 ];
 
 /// f32 rounding in five updates, which optimizers of Adam's kind enlarge.

@@ -3,7 +3,7 @@
 //! A filter's body is written out for each trainable parameter, in three parts, for the gradient that it is about does
 //! not exist before it says where:
 //!
-//! 1. [`Evaluator::begin_filter`] runs what stands before `sample`, and `sample` itself. [`points`] then gathers where
+//! 1. [`Evaluator::begin_filter`] runs what stands before `sample`, and `sample` itself. [`Evaluator::points`] then gathers where
 //!    gradients must be taken, and what each counts; [`super::sample`] takes them.
 //! 2. [`Evaluator::filter`] runs the rest up to `update`, given the gradient (the noisy one in private training).
 //! 3. [`Evaluator::end_filter`] runs what stands behind `update`, after the optimizer has moved the parameter.
@@ -12,7 +12,8 @@ use super::{
     evaluator::{Checked, Evaluator, Failed, Frame},
     names::{first_mention, mentioned},
     optimizer::{Subject, Updating, parameter_name},
-    train::{Rule, Use},
+    train::Use,
+    update::Rule,
     value::Value,
 };
 use crate::{
@@ -66,8 +67,8 @@ impl Point {
     }
 }
 
-/// The points at which gradients must be taken for these filters, in the order in which the filter names them.
-pub(super) fn points(filters: &[Filtering<'_>]) -> Vec<Point> {
+/// The points that these filters name, in the order in which they do.
+fn points(filters: &[Filtering<'_>]) -> Vec<Point> {
     let mut by_place: Vec<(Span, Point)> = Vec::new();
     for (filter, term) in filters.iter().flat_map(|filter| filter.terms.iter().map(move |term| (filter, term))) {
         let index = filter.updating.parameter;
@@ -122,6 +123,17 @@ impl<'p> Evaluator<'p> {
         Ok(filter)
     }
 
+    /// The points at which gradients must be taken for these filters: at least one that counts for each.
+    pub(super) fn points(&mut self, filters: &[Filtering<'p>]) -> Checked<Vec<Point>> {
+        let points = points(filters);
+        let counts =
+            |filter: &Filtering| points.iter().any(|point| point.weights.contains_key(&filter.updating.parameter));
+        match filters.iter().find(|filter| !counts(filter)) {
+            None => Ok(points),
+            Some(filter) => self.no_sample(filter.terms[0].place, "the gradients at each point add up to nothing"),
+        }
+    }
+
     /// The filtered gradient of a parameter. Both have the parameter's own shape.
     pub(super) fn filter(&mut self, filter: &mut Filtering<'p>, gradient: NodeId) -> Checked<NodeId> {
         let (definition, span) = (filter.definition, filter.span);
@@ -170,10 +182,10 @@ impl<'p> Evaluator<'p> {
         self.scan_extents(value);
         let mut terms = Vec::new();
         self.gradients_of(definition, value, 1.0, &mut terms)?;
-        if terms.iter().all(|term| term.weight.abs() <= WEIGHT_TOLERANCE) {
-            return self.no_sample(value.span, "all its weights are 0");
+        match terms.iter().find(|term| !term.weight.is_finite()) {
+            None => Ok(terms),
+            Some(term) => self.no_sample(term.place, "this counts without a limit"),
         }
-        Ok(terms)
     }
 
     /// Adds the gradients in `factor * expr` to `terms`.
@@ -288,7 +300,7 @@ impl Parts {
         let sample = self.sample.and_then(|at| sample_span(&body[at]));
         let late = sample.filter(|_| self.update.is_some() && self.sample > self.update);
         let late = late.map(|span| (span, "`sample` behind `update`", "move it up: it says which gradient is taken"));
-        let early = first_mention(&body[..self.sample.unwrap_or(0)], "grad");
+        let early = first_mention(&body[..self.sample.map_or(0, |at| at + 1)], "grad");
         let early = early.map(|span| (span, "`grad` before `sample`", "move `sample` up: it says what `grad` is"));
         let lost = body[self.behind_update()].iter().find_map(|statement| match statement {
             Statement::Update { target, .. } if target.text == "grad" => Some(target.span),

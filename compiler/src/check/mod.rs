@@ -8,7 +8,8 @@
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
 //! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train;
-//! * [`filter`] writes out gradient filters, [`sample`] takes gradients where they say; [`series`] knows linear recurrences.
+//! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
+//!   where they say, and [`series`] knows which linear recurrences settle.
 //!
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
 //! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
@@ -33,6 +34,7 @@ mod sample;
 mod series;
 mod suggest;
 mod train;
+mod update;
 mod value;
 
 use crate::{

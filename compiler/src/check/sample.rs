@@ -5,7 +5,7 @@ use super::{
     filter::Point,
     train::Plan,
 };
-use crate::graph::{NodeId, Op, Output, substitute};
+use crate::graph::{NodeId, Op, Output, Substitution, substitute};
 use trainc_kernels::ir::Binary;
 
 impl Evaluator<'_> {
@@ -38,22 +38,24 @@ impl Evaluator<'_> {
 
     /// The loss at a point; on demand also what the step reports is computed there.
     fn loss_at(&mut self, loss: NodeId, point: &Point, reports: bool) -> NodeId {
-        let pairs: Vec<(NodeId, NodeId)> = point
-            .moved
-            .iter()
-            .map(|(&index, &moved)| (self.registry.parameter_node(&mut self.graph, index), moved))
-            .collect();
         let reported: Vec<(Output, NodeId)> = if reports { self.graph.outputs().to_vec() } else { Vec::new() };
         let wanted: Vec<NodeId> = reported.iter().map(|&(_, node)| node).chain([loss]).collect();
-        let there = substitute(&mut self.graph, &pairs, &wanted);
+        let there = self.computed_at(point, &wanted);
         for (output, node) in reported {
             self.graph.set_output(output, there.of(node));
         }
         there.of(loss)
     }
 
-    /// What a parameter is at a point.
-    fn value_at(&mut self, index: u32, point: &Point) -> NodeId {
+    /// What these nodes are at a point.
+    pub(super) fn computed_at(&mut self, point: &Point, wanted: &[NodeId]) -> Substitution {
+        let here = |this: &mut Self, index| this.registry.parameter_node(&mut this.graph, index);
+        let pairs: Vec<_> = point.moved.iter().map(|(&index, &moved)| (here(self, index), moved)).collect();
+        substitute(&mut self.graph, &pairs, wanted)
+    }
+
+    /// What a parameter is at a point: the node by which gradients are taken there.
+    pub(super) fn value_at(&mut self, index: u32, point: &Point) -> NodeId {
         let here = self.registry.parameter_node(&mut self.graph, index);
         point.moved.get(&index).copied().unwrap_or(here)
     }

@@ -3,12 +3,11 @@
 use super::{
     clause::{after, word_of},
     evaluator::{Checked, Evaluator, Failed, Mode},
-    filter::{Filtering, Point, points},
-    groups::{Group, Rate, Selector},
+    filter::Point,
+    groups::{Group, Selector},
     library::{DefinitionId, Entity},
-    optimizer::Update,
     suggest::closest,
-    value::{Number, Tensor, Value, shape_shown},
+    value::{Number, Value, shape_shown},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -65,24 +64,17 @@ pub(super) struct Plan {
     pub data: Option<usize>,
     loss: Expr,
     metrics: Vec<(Name, Expr)>,
-    optimizer: Use,
-    filter: Option<Use>,
-    groups: Vec<Group>,
+    /// The optimizer where no group says otherwise.
+    pub optimizer: Use,
+    /// The filter of all gradients.
+    pub filter: Option<Use>,
+    /// What is different for some parameters.
+    pub groups: Vec<Group>,
     schedule: Expr,
     steps: Expr,
     clip: Option<(f64, Span)>,
     frozen: Vec<Selector>,
     settings: TrainSettings,
-}
-
-/// How a parameter is updated.
-pub(super) struct Rule {
-    /// The parameter.
-    pub index: u32,
-    /// Its optimizer.
-    pub used: Use,
-    /// Its learning rate.
-    pub rate: Value,
 }
 
 /// What the forward part of a graph gives.
@@ -377,10 +369,10 @@ impl<'p> Evaluator<'p> {
         let rate = self.rate(plan, &settings)?;
         let rules = self.rules(plan, &rate)?;
         let filters = self.filters(plan, &rules)?;
-        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { points(&filters) };
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
         let gradients = self.sampled_gradients(forward.loss, plan, &points)?;
         let gradients = self.clipped(gradients, plan)?;
-        self.updates(rules, filters, &gradients)?;
+        self.updates(rules, filters, &gradients, &Value::number(0.0))?;
         let outputs = self.outputs.iter().map(|(name, tensor)| (name.clone(), tensor.node)).collect();
         drop(forward.names);
         Ok((settings, outputs))
@@ -489,17 +481,35 @@ impl<'p> Evaluator<'p> {
         for ((index, _), gradient) in nodes.into_iter().zip(gradients) {
             match gradient {
                 Some(gradient) => found.push((index, gradient)),
-                None => self.no_gradient(index, plan),
+                None => self.no_gradient(index, plan.loss.span),
             }
         }
         if self.has_errors() { Err(Failed) } else { Ok(found) }
     }
 
-    fn no_gradient(&mut self, index: u32, plan: &Plan) {
+    /// The parameters that training moves, by index, with the nodes that read them.
+    pub(super) fn trainable(&mut self, model: Span) -> Checked<Vec<(u32, NodeId)>> {
+        let nodes: Vec<(u32, NodeId)> = self
+            .registry
+            .parameter_nodes()
+            .iter()
+            .filter(|(index, _)| self.registry.parameters[**index as usize].trainable)
+            .map(|(index, node)| (*index, *node))
+            .collect();
+        if nodes.is_empty() {
+            let error = Diagnostic::error("E0509", model, "there is nothing to train");
+            return self
+                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
+        }
+        Ok(nodes)
+    }
+
+    /// Complains about a parameter that the loss does not depend on.
+    pub(super) fn no_gradient(&mut self, index: u32, loss: Span) {
         let parameter = &self.registry.parameters[index as usize];
         let error = Diagnostic::error("E0510", parameter.span, format!("`{}` has no gradient", parameter.name))
             .label("the loss does not depend on this parameter")
-            .also(plan.loss.span, "the loss")
+            .also(loss, "the loss")
             .help(format!("use it, remove it, or write `freeze \"{}\"`", parameter.name));
         self.report(error);
     }
@@ -560,68 +570,6 @@ impl<'p> Evaluator<'p> {
         }
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))
-    }
-
-    /// How each trainable parameter is updated.
-    fn rules(&mut self, plan: &Plan, rate: &Value) -> Checked<Vec<Rule>> {
-        let trainable: Vec<u32> = self
-            .registry
-            .parameter_nodes()
-            .keys()
-            .copied()
-            .filter(|&index| self.registry.parameters[index as usize].trainable)
-            .collect();
-        if trainable.is_empty() {
-            let error = Diagnostic::error("E0509", plan.model.span, "there is nothing to train");
-            return self
-                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
-        }
-        let mut rules = Vec::new();
-        for index in trainable {
-            let (mut used, mut rate) = (plan.optimizer.clone(), rate.clone());
-            let parameter = self.registry.parameters[index as usize].clone();
-            for group in plan.groups.iter().filter(|group| group.selects(&parameter)) {
-                rate = self.group_rate(group, rate)?;
-                used = group.overriding(used);
-            }
-            rules.push(Rule { index, used, rate });
-        }
-        Ok(rules)
-    }
-
-    /// The filters of all trainable parameters, as far as they go without gradients.
-    fn filters(&mut self, plan: &Plan, rules: &[Rule]) -> Checked<Vec<Filtering<'p>>> {
-        let Some(used) = &plan.filter else { return Ok(Vec::new()) };
-        rules.iter().map(|rule| self.begin_filter(used, rule.index, rule.rate.clone())).collect()
-    }
-
-    fn updates(&mut self, rules: Vec<Rule>, filters: Vec<Filtering<'p>>, gradients: &[(u32, NodeId)]) -> Checked<()> {
-        let mut filters = filters.into_iter();
-        for (rule, &(_, raw)) in rules.into_iter().zip(gradients) {
-            let Rule { index, used, rate } = rule;
-            let mut filter = filters.next();
-            let gradient = match &mut filter {
-                Some(filter) => self.filter(filter, raw)?,
-                None => raw,
-            };
-            let (given, span, noise) = (self.given(&used.arguments)?, used.span, Value::number(0.0));
-            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, raw, noise, span })?;
-            filter.map_or(Ok(()), |filter| self.end_filter(filter))?;
-        }
-        Ok(())
-    }
-
-    fn group_rate(&mut self, group: &Group, inherited: Value) -> Checked<Value> {
-        match group.rate {
-            None => Ok(inherited),
-            Some(Rate::Times(factor, span)) => {
-                self.binary(crate::syntax::tree::BinaryOp::Mul, inherited, Value::number(factor), span)
-            }
-            Some(Rate::Absolute(rate, span)) => {
-                let node = self.add(Op::constant(rate), &[], span)?;
-                Ok(Value::Tensor(Tensor { node, axes: Vec::new(), position: false }))
-            }
-        }
     }
 
     /// Loss and metrics on held-out data.

@@ -30,6 +30,16 @@ filter delayed(lag) {{
     other <- before
 }}
 
+filter even(p: [m, n], far = 0.5) {{
+    state d = 0, rows: [m] = 0
+    sample 2 * gradient(p + far * d) - gradient(p)
+    rows <- 0.9 * rows + 0.1 * mean[j](grad[.., i, j]^2)
+    grad <- grad[.., i, j] / (0.1 + sqrt(rows[.., i]))
+    before = p
+    update
+    d <- p - before
+}}
+
 model Net() {{
     input x: [batch, 7]
     input y: [batch, 1]
@@ -52,7 +62,8 @@ train {{
     )
 }
 
-const FILTERS: [&str; 9] = [
+const FILTERS: [&str; 10] = [
+    "filter even",
     "filter lowpass",
     "filter lowpass(order = 2)",
     "filter lowpass(a = [-1.98342955, 0.98549544], b = [0.00016332, 0.00032665, 0.00016332])",

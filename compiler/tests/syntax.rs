@@ -11,7 +11,7 @@ use trainc::syntax::{MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_NEST
 fn every_construct_parses() {
     let parsed = parse(FileId(0), EVERYTHING);
     assert_eq!(parsed.errors, []);
-    assert_eq!(parsed.file.items.len(), 20);
+    assert_eq!(parsed.file.items.len(), 22);
 }
 
 #[test]

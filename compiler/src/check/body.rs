@@ -39,6 +39,8 @@ impl Evaluator<'_> {
             match self.statement(statement) {
                 Ok(Some(value)) => result = value,
                 Ok(None) => {}
+                // What is below a requirement may make no sense without it.
+                Err(Failed) if matches!(statement, Statement::Require { .. }) => return Err(Failed),
                 Err(Failed) => {
                     failed = true;
                     self.forget(statement);
@@ -58,7 +60,9 @@ impl Evaluator<'_> {
             Statement::Assign { targets, .. } => targets.iter().map(|name| name.text.clone()).collect(),
             Statement::Update { target, .. } => vec![target.text.clone()],
             Statement::Repeat { body, .. } => assigned(body),
-            Statement::Result(_) => Vec::new(),
+            Statement::Sample { .. } | Statement::Optimize(_) | Statement::Require { .. } | Statement::Result(_) => {
+                Vec::new()
+            }
         };
         for name in names {
             self.frame().names.insert(name, Value::Unknown);
@@ -74,8 +78,12 @@ impl Evaluator<'_> {
             Statement::Input { name, tensor } => self.input(name, tensor)?,
             Statement::Output { name, value } => self.output(name, value)?,
             Statement::Repeat { count, name, body, span } => self.repeat(count, name.as_ref(), body, *span)?,
-            Statement::State { name, dims, init } => self.state(name, dims.as_deref(), init)?,
-            Statement::Update { target, value } => self.update(target, value)?,
+            Statement::State { name, count, dims, init } => self.state(name, count.as_ref(), dims.as_deref(), init)?,
+            Statement::Update { target, position, value } => self.update(target, position.as_ref(), value)?,
+            Statement::Require { condition, message, .. } => self.require(condition, message)?,
+            // A filter takes those of its own body out; these are elsewhere, or inside a `repeat`.
+            Statement::Sample { span, .. } => self.misplaced(*span, "`sample`", "the body of a filter")?,
+            Statement::Optimize(span) => self.misplaced(*span, "`update`", "the body of a filter")?,
             Statement::Result(value) => {
                 self.scan_extents(value);
                 return self.expression(value).map(Some);
@@ -87,6 +95,37 @@ impl Evaluator<'_> {
     fn misplaced<T>(&mut self, span: Span, what: &str, owner: &str) -> Checked<T> {
         let error = Diagnostic::error("E0501", span, format!("{what} does not belong here"));
         self.fail(error.label(format!("only {owner} can have it")).help("move it, or remove it"))
+    }
+
+    /// `require condition, "message"`.
+    fn require(&mut self, condition: &Expr, message: &Expr) -> Checked<()> {
+        self.scan_extents(condition);
+        if self.known_number(condition, "a requirement")?.value != 0.0 {
+            return Ok(());
+        }
+        let message = match self.expression(message)? {
+            Value::Text(text) => text,
+            _ => return Err(Failed),
+        };
+        let names = super::names::mentioned(condition);
+        let shown = names.iter().filter_map(|name| self.shown_value(name)).collect::<Vec<_>>().join(", ");
+        let error = Diagnostic::error("E0518", condition.span, message.as_ref());
+        self.fail(error.label(if shown.is_empty() { "this must hold".into() } else { format!("with {shown}") }))
+    }
+
+    /// `kappa = 1.5` for a name that stands for numbers.
+    fn shown_value(&mut self, name: &str) -> Option<String> {
+        let shown = |value: &Value| match value {
+            Value::Number(number) => Some(format!("{}{}", number.value, super::value::unit_suffix(number.unit))),
+            _ => None,
+        };
+        match self.frame().names.get(name)? {
+            Value::Tuple(values) => {
+                let values: Option<Vec<String>> = values.iter().map(shown).collect();
+                Some(format!("{name} = [{}]", values?.join(", ")))
+            }
+            value => Some(format!("{name} = {}", shown(value)?)),
+        }
     }
 
     fn assign(&mut self, targets: &[Name], value: &Expr) -> Checked<()> {

@@ -217,6 +217,12 @@ impl<'p> Evaluator<'p> {
         self.frames.pop().expect("calls are closed once")
     }
 
+    /// Opens a call again that was closed before its body was done.
+    pub(super) fn reopen(&mut self, frame: Frame) {
+        self.frames.push(frame);
+        self.extents.push(Extents::new());
+    }
+
     fn too_many_calls<T>(&mut self, definition: Option<DefinitionId>, call: Option<Span>) -> Checked<T> {
         let (Some(definition), Some(call)) = (definition, call) else { return Err(Failed) };
         let definition = self.library.definition(definition);

@@ -7,7 +7,9 @@
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
-//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train.
+//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train;
+//! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
+//!   where they say, and [`series`] knows which linear recurrences settle.
 //!
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
 //! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
@@ -20,6 +22,7 @@ mod clause;
 mod data;
 mod evaluator;
 mod expression;
+mod filter;
 mod groups;
 mod index;
 mod library;
@@ -28,8 +31,11 @@ mod optimizer;
 mod private;
 mod reduce;
 mod registry;
+mod sample;
+mod series;
 mod suggest;
 mod train;
+mod update;
 mod value;
 
 use crate::{

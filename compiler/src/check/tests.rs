@@ -81,10 +81,15 @@ fn gpt_with(edits: &[(&str, &str)]) -> Result<Program, String> {
 #[test]
 fn every_definition_of_the_library_goes_into_a_program() {
     let adamw = "adamw(betas = (0.9, 0.95), weight_decay = 0.1)";
-    for optimizer in ["sgd", "momentum", "nesterov", "adamw", "lion", "nsgd", "adafactor", "muon(weight_decay = 0.1)"] {
+    let optimizers = ["sgd", "momentum", "nesterov", "adamw", "lion", "nsgd", "adafactor", "filtered_adam", "dp_adam"];
+    for optimizer in optimizers.into_iter().chain(["muon(weight_decay = 0.1)"]) {
         let program = gpt_with(&[(adamw, optimizer), ("{ weight_decay = 0 }", "{ rate = 0.1x }")]);
         let program = program.unwrap_or_else(|found| panic!("{optimizer}: {found}"));
         assert_eq!(program.parameters.len(), 17, "{optimizer}");
+    }
+    for filter in ["lowpass", "lowpass(order = 2)", "kalman", "kalman(kappa = 0.5, gamma = 1)"] {
+        let clause = format!("clip 1.0\n    filter {filter}");
+        gpt_with(&[("clip 1.0", &clause)]).unwrap_or_else(|found| panic!("{filter}: {found}"));
     }
     let wsd = "wsd(peak = 2e-3, warmup = 5%, decay = 30%)";
     for schedule in [

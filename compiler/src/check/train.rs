@@ -3,12 +3,12 @@
 use super::{
     clause::{after, word_of},
     evaluator::{Checked, Evaluator, Failed, Mode},
-    groups::{Group, Rate, Selector},
+    filter::Point,
+    groups::{Group, Selector},
     library::{DefinitionId, Entity},
-    optimizer::Update,
     private::Private,
     suggest::closest,
-    value::{Number, Tensor, Value, shape_shown},
+    value::{Number, Value, shape_shown},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -21,12 +21,13 @@ use trainc_kernels::ir::{Binary, Precision};
 use trainc_runtime::artifact::{DType, Duration, PrivateSpec};
 
 /// Clauses of `train`.
-pub(super) const CLAUSES: [&str; 18] = [
+pub(super) const CLAUSES: [&str; 19] = [
     "model",
     "data",
     "loss",
     "metric",
     "optimizer",
+    "filter",
     "schedule",
     "steps",
     "batch",
@@ -68,8 +69,12 @@ pub(super) struct Plan {
     pub data: Option<usize>,
     loss: Expr,
     metrics: Vec<(Name, Expr)>,
-    optimizer: Use,
-    groups: Vec<Group>,
+    /// The optimizer where no group says otherwise.
+    pub optimizer: Use,
+    /// The filter of all gradients.
+    pub filter: Option<Use>,
+    /// What is different for some parameters.
+    pub groups: Vec<Group>,
     schedule: Expr,
     steps: Expr,
     clip: Option<(f64, Span)>,
@@ -99,7 +104,7 @@ impl Plan {
     }
 }
 
-impl Evaluator<'_> {
+impl<'p> Evaluator<'p> {
     /// Reads the `train` block.
     pub(super) fn plan(&mut self, block: &ClauseBlock) -> Checked<Plan> {
         self.known_clauses(block, "train", &CLAUSES, &["metric", "freeze", "group"]);
@@ -118,13 +123,14 @@ impl Evaluator<'_> {
             (Ok(clause), Ok(used)) => self.groups(clause, block, used),
             _ => Err(Failed),
         };
+        let private = self.private(block);
+        let filter = clause_of(block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose();
         let schedule = self.required(block, "schedule").and_then(|clause| self.single(clause)).cloned();
         let steps = self.required(block, "steps").and_then(|clause| self.single(clause)).cloned();
         let data = self.data_of(block);
         let metrics = self.metrics(block);
         let frozen = self.frozen(block);
         let clip = self.clip(block);
-        let private = self.private(block);
         let settings = self.settings(block);
         Ok(Plan {
             model: model?,
@@ -132,6 +138,7 @@ impl Evaluator<'_> {
             loss: loss?,
             metrics: metrics?,
             optimizer: used?,
+            filter: self.one_filter(filter?, private.as_ref().ok().and_then(Option::as_ref))?,
             groups: groups?,
             schedule: schedule?,
             steps: steps?,
@@ -140,6 +147,18 @@ impl Evaluator<'_> {
             private: private?,
             settings: settings?,
         })
+    }
+
+    /// The filter, which stands in `train` or, for who likes to see it there, in `private`.
+    fn one_filter(&mut self, outer: Option<Use>, private: Option<&Private>) -> Checked<Option<Use>> {
+        match (outer, private.and_then(|private| private.filter.clone())) {
+            (Some(outer), Some(inner)) => {
+                let error =
+                    Diagnostic::error("E0702", inner.span, "`filter` stands twice, in `train` and in `private`");
+                self.fail(error.also(outer.span, "first here").help("remove one of the two"))
+            }
+            (outer, inner) => Ok(outer.or(inner)),
+        }
     }
 
     fn required<'c>(&mut self, block: &'c ClauseBlock, keyword: &str) -> Checked<&'c Clause> {
@@ -181,6 +200,7 @@ impl Evaluator<'_> {
         let word = match kind {
             DefinitionKind::Model => "model",
             DefinitionKind::Optimizer => "optimizer",
+            DefinitionKind::Filter => "filter",
             DefinitionKind::Schedule => "schedule",
             DefinitionKind::Layer => "layer",
             DefinitionKind::Function => "function",
@@ -396,13 +416,18 @@ impl Evaluator<'_> {
             Some(private) => Some(self.guarantee(private, plan.data, &settings)?),
             None => None,
         };
-        let (gradients, bad) = match (&plan.private, &guarantee) {
-            (Some(private), Some(guarantee)) => self.private_gradients(forward.loss, private, guarantee)?,
-            _ => (self.gradients(forward.loss, plan)?, None),
+        let rate = self.rate(plan, &settings)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
+        let private = plan.private.as_ref().zip(guarantee.as_ref());
+        let (gradients, bad) = match private {
+            Some((private, guarantee)) => self.private_gradients(forward.loss, private, guarantee, &points)?,
+            None => (self.sampled_gradients(forward.loss, plan, &points)?, None),
         };
         let gradients = self.clipped(gradients, plan)?;
-        let rate = self.rate(plan, &settings)?;
-        self.updates(plan, &gradients, &rate)?;
+        let noise = guarantee.as_ref().map_or(0.0, PrivateSpec::noise);
+        self.updates(rules, filters, &gradients, &Value::number(noise))?;
         if let Some(bad) = bad {
             self.guarded_outputs(bad);
         }
@@ -413,9 +438,23 @@ impl Evaluator<'_> {
     /// Clipped sums alone, for samples that did not fit the physical batch of the step that they belong to.
     fn accumulation(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
         self.open(None, None)?;
-        let forward = self.forward(plan);
+        let accumulated = self.accumulated(plan, private);
         self.close();
-        self.accumulated(forward?.loss, private)
+        accumulated
+    }
+
+    fn accumulated(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
+        if !private.accumulates() {
+            return Ok(None);
+        }
+        let forward = self.forward(plan)?;
+        let settings = self.horizon(plan)?;
+        let rate = self.rate(plan, &settings)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
+        self.accumulated_sums(forward.loss, private, &points)?;
+        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
     }
 
     /// The model, the loss and the metrics.
@@ -527,9 +566,13 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Gradients of the trainable parameters, by index.
-    fn gradients(&mut self, loss: NodeId, plan: &Plan) -> Checked<Vec<(u32, NodeId)>> {
-        let nodes = self.trainable(plan.model.span)?;
+    /// Gradients by some nodes, which stand for parameters.
+    pub(super) fn gradients(
+        &mut self,
+        loss: NodeId,
+        plan: &Plan,
+        nodes: Vec<(u32, NodeId)>,
+    ) -> Checked<Vec<(u32, NodeId)>> {
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
         let gradients = differentiate(&mut self.graph, loss, &wrt)
             .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
@@ -626,34 +669,6 @@ impl Evaluator<'_> {
         }
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))
-    }
-
-    fn updates(&mut self, plan: &Plan, gradients: &[(u32, NodeId)], rate: &Value) -> Checked<()> {
-        for &(index, gradient) in gradients {
-            let mut used = plan.optimizer.clone();
-            let mut rate = rate.clone();
-            let parameter = self.registry.parameters[index as usize].clone();
-            for group in plan.groups.iter().filter(|group| group.selects(&parameter)) {
-                rate = self.group_rate(group, rate)?;
-                used = group.overriding(used);
-            }
-            let given = self.given(&used.arguments)?;
-            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, span: used.span })?;
-        }
-        Ok(())
-    }
-
-    fn group_rate(&mut self, group: &Group, inherited: Value) -> Checked<Value> {
-        match group.rate {
-            None => Ok(inherited),
-            Some(Rate::Times(factor, span)) => {
-                self.binary(crate::syntax::tree::BinaryOp::Mul, inherited, Value::number(factor), span)
-            }
-            Some(Rate::Absolute(rate, span)) => {
-                let node = self.add(Op::constant(rate), &[], span)?;
-                Ok(Value::Tensor(Tensor { node, axes: Vec::new(), position: false }))
-            }
-        }
     }
 
     /// Loss and metrics on held-out data.

@@ -151,6 +151,11 @@ pub struct PrivateSpec {
 }
 
 impl PrivateSpec {
+    /// Standard deviation of the noise in each coordinate of the mean gradient.
+    pub fn noise(&self) -> f64 {
+        self.noise_multiplier * self.clip / self.expected_batch as f64
+    }
+
     /// So many steps, for an accountant.
     pub fn mechanism(&self, steps: u64) -> Mechanism {
         Mechanism {

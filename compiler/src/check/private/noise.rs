@@ -3,17 +3,18 @@
 use super::super::evaluator::Evaluator;
 use crate::graph::{NodeId, Op, Output, ScopeId};
 use trainc_kernels::ir::Unary;
+use trainc_runtime::artifact::PrivateSpec;
 
 /// Resolution of a uniform draw: it is a multiple of this.
 const DRAW: f64 = 1.0 / 16_777_216.0;
 
 impl Evaluator<'_> {
-    /// `(sum + std * N(0, 1)) / batch`, with draws that belong to this parameter alone.
-    pub(super) fn privatised(&mut self, parameter: u32, sum: NodeId, std: f64, batch: f64) -> NodeId {
+    /// `(sum + sigma * C * N(0, 1)) / batch`, with draws that belong to this parameter alone.
+    pub(super) fn privatised(&mut self, parameter: u32, sum: NodeId, guarantee: &PrivateSpec) -> NodeId {
         let noise = self.gaussian(parameter, sum);
-        let noise = self.graph.scale(noise, std);
+        let noise = self.graph.scale(noise, guarantee.noise_multiplier * guarantee.clip);
         let noisy = self.graph.plus(sum, noise);
-        self.graph.scale(noisy, 1.0 / batch)
+        self.graph.scale(noisy, 1.0 / guarantee.expected_batch as f64)
     }
 
     /// Standard normal draws of a tensor's shape (Box and Muller 1958): `sqrt(-2 log u) cos(2 pi v)`. `u` lies in `(0, 1]` and

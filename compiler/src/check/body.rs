@@ -283,6 +283,7 @@ impl Evaluator<'_> {
                 .help("write `[batch, ...]`");
             return self.fail(error);
         }
+        self.bounded_shape(&shape, declared.span)?;
         let dtype = if declared.integer { DType::I32 } else { DType::F32 };
         let input = Input {
             name: name.text.clone(),

@@ -49,6 +49,31 @@ fn rewriting_keeps_the_values_of_programs_and_finds_their_attention() {
     }
 }
 
+/// Machines on which products, or memory, cost next to nothing or more than all else.
+fn extreme_machines() -> [Machine; 4] {
+    let cpu = Machine::CPU;
+    [
+        cpu,
+        Machine { contraction: 1, ..cpu },
+        Machine { contraction: 100 * cpu.contraction, ..cpu },
+        Machine { traffic: 1000 * cpu.traffic, launch: 1, ..cpu },
+    ]
+}
+
+#[test]
+fn private_steps_keep_their_values_however_norms_are_found() {
+    let mut distinct = std::collections::BTreeSet::new();
+    for (name, program) in samples::private_programs() {
+        let bindings = samples::bindings(&program.step, 13);
+        for machine in extreme_machines() {
+            let rewritten = rewrite(&program.step, &Options { machine, ..Options::default() });
+            assert_equal(&program.step, &rewritten.graph, &bindings, 1e-9);
+            distinct.insert((name, count(&rewritten.graph, "contract"), count(&rewritten.graph, "scatter")));
+        }
+    }
+    assert!(distinct.len() > 3, "the machines choose differently: {distinct:?}");
+}
+
 #[test]
 fn attention_and_its_gradient_are_found_in_what_differentiation_leaves() {
     for style in [Style::CAUSAL, Style::FULL, Style::WINDOW, Style::GROUPED] {

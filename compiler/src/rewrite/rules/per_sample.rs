@@ -8,10 +8,11 @@ use super::{Rule, Theme, complement};
 use crate::{
     graph::{Contraction, Op},
     rewrite::{
-        language::Symbol,
+        language::{Egraph, Symbol},
         pattern::{Match, Tree},
     },
 };
+use egg::Id;
 use trainc_kernels::ir::{Binary, ReduceKind};
 
 pub(super) static THEME: Theme = Theme {
@@ -29,9 +30,9 @@ pub(super) static THEME: Theme = Theme {
             name: "square-of-sum",
             law: "sum((g + z)^2) = sum(g * g) + 2 * sum(g * z) + sum(z * z)",
             condition: "g is the gradient of each sample by one of several uses of a matrix",
-            left: "(sum:r (mul ?w@(add ?g@(contract:c ?x ?y) ?z) ?w))",
+            left: "(sum:r (mul ?w@(add ?g ?z) ?w))",
             right: |found| {
-                kept_in_both(&found.contraction("c"), found.reduce_axes("r"))?;
+                is_per_sample(&found, "g", found.reduce_axes("r")).then_some(())?;
                 let [gg, gz, zz] =
                     ["(sum:r (mul ?g ?g))", "(sum:r (mul ?g ?z))", "(sum:r (mul ?z ?z))"].map(|text| found.build(text));
                 let twice = plus(gz.clone(), gz);
@@ -42,9 +43,10 @@ pub(super) static THEME: Theme = Theme {
             name: "product-with-sum",
             law: "sum(g * (h + z)) = sum(g * h) + sum(g * z)",
             condition: "g and h are gradients of each sample",
-            left: "(sum:r (mul ?g@(contract:c ?x ?y) (add ?h@(contract:d ?u ?v) ?z)))",
+            left: "(sum:r (mul ?g (add ?h ?z)))",
             right: |found| {
-                kept_in_both(&found.contraction("c"), found.reduce_axes("r"))?;
+                let both = ["g", "h"].iter().all(|name| is_per_sample(&found, name, found.reduce_axes("r")));
+                both.then_some(())?;
                 Some(plus(found.build("(sum:r (mul ?g ?h))"), found.build("(sum:r (mul ?g ?z))")))
             },
         },
@@ -59,9 +61,11 @@ pub(super) static THEME: Theme = Theme {
             name: "weighted-sum-of-sum",
             law: "sum over b of f[b] * (g + z)[b, ..] = (sum over b of f[b] * g[b, ..]) + (sum over b of f[b] * z[b, ..])",
             condition: "g is a gradient of each sample",
-            left: "(sum:r (mul ?k@(broadcast:b ?f) (add ?g@(contract:c ?x ?y) ?z)))",
+            left: "(sum:r (mul ?k@(broadcast:b ?f) (add ?g ?z)))",
             right: |found| {
-                weighted_label(&found)?;
+                let (&[weight], &[axis]) = (found.broadcast_axes("b"), found.reduce_axes("r")) else { return None };
+                let others = complement(&[axis], found.ty("g").rank());
+                (weight == axis && is_per_sample(&found, "g", &others)).then_some(())?;
                 Some(plus(found.build("(sum:r (mul ?k ?g))"), found.build("(sum:r (mul ?k ?z))")))
             },
         },
@@ -95,6 +99,22 @@ fn kept_in_both(c: &Contraction, axes: &[usize]) -> Option<Vec<u8>> {
     let kept: Vec<u8> = complement(axes, c.out.len()).into_iter().map(|axis| c.out[axis]).collect();
     let shared = |label: &u8| c.lhs.contains(label) && c.rhs.contains(label);
     (!kept.is_empty() && kept.iter().all(shared)).then_some(kept)
+}
+
+/// Whether a value is a sum with a contraction in it that keeps, in both operands, what a reduction over `axes` keeps.
+fn is_per_sample(found: &Match, name: &str, axes: &[usize]) -> bool {
+    /// Uses of a matrix, times points, that are looked through.
+    const DEEP: u32 = 8;
+    fn search(egraph: &Egraph, class: Id, axes: &[usize], depth: u32) -> bool {
+        egraph[class].iter().any(|term| match &term.symbol {
+            Symbol::Op(Op::Contract(c)) => kept_in_both(c, axes).is_some(),
+            Symbol::Op(Op::Binary(Binary::Add)) if depth > 0 => {
+                term.children.iter().any(|&child| search(egraph, child, axes, depth - 1))
+            }
+            _ => false,
+        })
+    }
+    search(found.egraph, found.class(name), axes, DEEP)
 }
 
 fn summed(c: &Contraction) -> Vec<u8> {

@@ -425,7 +425,8 @@ impl<'p> Evaluator<'p> {
             Some((private, guarantee)) => self.private_gradients(forward.loss, private, guarantee, &points)?,
             None => (self.sampled_gradients(forward.loss, plan, &points)?, None),
         };
-        let gradients = self.clipped(gradients, plan)?;
+        // The norm of a private gradient is that of noise, and would be computed for its own sake.
+        let gradients = if bad.is_some() && plan.clip.is_none() { gradients } else { self.clipped(gradients, plan)? };
         let noise = guarantee.as_ref().map_or(0.0, PrivateSpec::noise);
         self.updates(rules, filters, &gradients, &Value::number(noise))?;
         if let Some(bad) = bad {

@@ -2,8 +2,8 @@
 //!
 //! A region is the pure part of one scope: its operations, forward and backward jointly, since what one computes the other
 //! shares. Values that enter (parameters, inputs, draws, slices of stacks, carries, results of other scopes, root values)
-//! are leaves. A root value made of constants and indices alone, such as a mask, is imported as a term, so that rules can
-//! see what it is. A repeat's region stands for all its instances: its size does not depend on their number.
+//! are leaves. A root value made of constants and indices alone, such as a mask, is imported as a term, and so is the copying
+//! of a root value along new axes, so that rules can see what it is. A repeat's region stands for all its instances: its size does not depend on their number.
 
 use super::language::{Egraph, Symbol, Term, Types};
 use crate::graph::{Graph, NodeId, Op, ScopeId};
@@ -70,6 +70,9 @@ fn used_outside(graph: &Graph, live: &[bool], closed: &[bool]) -> Vec<bool> {
         for operand in graph.operands(id) {
             let foreign = graph.node(operand).scope != node.scope && !closed[operand.index()];
             outside[operand.index()] |= foreign || !is_term(&node.op);
+            if foreign && is_copy(graph, operand) {
+                outside[copied(graph, operand).index()] = true;
+            }
         }
         if matches!(node.op, Op::Carry { .. })
             && let Some(next) = graph.carry(id).next
@@ -81,6 +84,20 @@ fn used_outside(graph: &Graph, live: &[bool], closed: &[bool]) -> Vec<bool> {
         outside[node.index()] = true;
     }
     outside
+}
+
+/// Whether a value is a root one, copied along new axes. Within a repeat such a copy is imported as a term, for rules to see
+/// along which axes the value is the same: copying costs nothing.
+fn is_copy(graph: &Graph, node: NodeId) -> bool {
+    graph.node(node).scope == ScopeId::ROOT && matches!(graph.node(node).op, Op::Broadcast { .. })
+}
+
+/// What a copy is of.
+fn copied(graph: &Graph, mut node: NodeId) -> NodeId {
+    while is_copy(graph, node) {
+        node = graph.operands(node)[0];
+    }
+    node
 }
 
 impl Region {
@@ -103,7 +120,7 @@ impl Region {
         if let Some(&id) = self.ids.get(&node) {
             return id;
         }
-        let inside = graph.node(node).scope == self.scope || closed[node.index()];
+        let inside = graph.node(node).scope == self.scope || closed[node.index()] || is_copy(graph, node);
         let op = &graph.node(node).op;
         let term = if inside && is_term(op) {
             let operands = graph.operands(node);

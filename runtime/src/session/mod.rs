@@ -240,6 +240,7 @@ impl Session {
             seed_high: (self.seed >> 32) as u32,
             step: self.step,
             steps: self.steps,
+            key: [0; 8],
         };
         let bytes = bytemuck::bytes_of(&control);
         self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);

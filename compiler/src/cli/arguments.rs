@@ -35,6 +35,8 @@ pub enum Command {
     Bench(Bench),
     /// What an artifact or a run directory holds
     Inspect(Inspect),
+    /// What private training spends: epsilon, or the noise or the steps that a budget allows
+    Privacy(Privacy),
 }
 
 /// A program and the constants that are set from outside.
@@ -214,6 +216,53 @@ pub struct Bench {
 pub struct Inspect {
     /// An artifact, a checkpoint or a run directory
     pub path: PathBuf,
+    /// Print one JSON object as the last line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the accountant composes steps.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accountant {
+    /// Privacy loss distribution (tight)
+    Pld,
+    /// Renyi differential privacy
+    Rdp,
+}
+
+/// Of `--epsilon`, `--noise` and `--steps` (or `--epochs`), give two: the third is computed.
+#[derive(Args)]
+pub struct Privacy {
+    /// The budget
+    #[arg(long)]
+    pub epsilon: Option<f64>,
+    /// Probability of failure (default: `min(1e-5, samples^-1.1)`, given `--samples`)
+    #[arg(long)]
+    pub delta: Option<f64>,
+    /// Noise multiplier: the noise's standard deviation over the clipping norm
+    #[arg(long, value_name = "SIGMA")]
+    pub noise: Option<f64>,
+    /// Probability that a sample takes part in a step
+    #[arg(long, value_name = "Q", conflicts_with = "batch", required_unless_present = "batch")]
+    pub sampling_rate: Option<f64>,
+    /// Expected batch size; with `--samples` instead of `--sampling-rate`
+    #[arg(long, requires = "samples")]
+    pub batch: Option<u64>,
+    /// Number of training samples
+    #[arg(long)]
+    pub samples: Option<u64>,
+    /// Number of steps
+    #[arg(long, conflicts_with = "epochs")]
+    pub steps: Option<u64>,
+    /// Expected passes over the samples: `steps = epochs / q`
+    #[arg(long)]
+    pub epochs: Option<f64>,
+    /// Which bound the noise and the steps are computed for
+    #[arg(long, value_enum, default_value = "pld")]
+    pub accountant: Accountant,
+    /// Draw epsilon over the steps
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,

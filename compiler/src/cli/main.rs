@@ -11,6 +11,8 @@ mod generate;
 mod inspect;
 mod output;
 mod plan;
+mod plot;
+mod privacy;
 mod progress;
 mod run;
 mod sources;
@@ -46,6 +48,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Fmt(arguments) => fmt::fmt(&arguments),
         Command::Bench(arguments) => bench::bench(&arguments),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
+        Command::Privacy(arguments) => privacy::privacy(&arguments),
     }
 }
 

@@ -1,48 +1,32 @@
-//! The Gaussian mechanism on all records, exactly (Balle and Wang 2018, Theorem 8).
-//!
-//! T steps with noise multiplier sigma are one with `mu = sqrt(T) / sigma`, and
-//! `delta(epsilon) = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)`.
+//! The Gaussian mechanism, exactly (Balle and Wang 2018, theorem 8; Dong, Roth and Su 2022, corollary 1).
 
-use super::Mechanism;
-use std::f64::consts::SQRT_2;
+use super::normal;
+use libm::exp;
 
-/// The one Gaussian mechanism that these are together, if all take every record: `1 / sigma` of it.
-pub fn mu(mechanisms: &[Mechanism]) -> f64 {
-    mechanisms.iter().map(|m| m.steps as f64 / (m.noise_multiplier * m.noise_multiplier)).sum::<f64>().sqrt()
-}
-
-/// The smallest delta for an epsilon.
+/// `delta` at `epsilon` of a Gaussian mechanism with `mu = sensitivity / standard deviation`; `T` full-batch steps of noise
+/// multiplier `sigma` have `mu = sqrt(T) / sigma`.
+///
+/// `delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu)`.
 pub fn delta(mu: f64, epsilon: f64) -> f64 {
-    phi(mu / 2.0 - epsilon / mu) - (epsilon + log_phi(-mu / 2.0 - epsilon / mu)).exp()
+    let shift = epsilon / mu;
+    normal::cdf(0.5 * mu - shift) - exp(epsilon + normal::log_cdf(-0.5 * mu - shift))
 }
 
-/// The smallest epsilon for a delta, rounded up.
+/// The smallest `epsilon` for `delta`, rounded up.
 pub fn epsilon(mu: f64, target: f64) -> f64 {
     if delta(mu, 0.0) <= target {
         return 0.0;
     }
-    let mut above = 1.0;
-    while delta(mu, above) > target {
-        above *= 2.0;
+    let (mut low, mut high) = (0.0, mu);
+    while delta(mu, high) > target {
+        (low, high) = (high, 2.0 * high);
     }
-    let mut below = 0.0;
-    for _ in 0..200 {
-        let middle = 0.5 * (below + above);
-        if delta(mu, middle) > target { below = middle } else { above = middle }
+    // Bisection to the last bit: `delta` falls with `epsilon`.
+    loop {
+        let middle = 0.5 * (low + high);
+        if middle <= low || middle >= high {
+            return high;
+        }
+        if delta(mu, middle) > target { low = middle } else { high = middle }
     }
-    above
-}
-
-/// The standard normal distribution function.
-pub(super) fn phi(x: f64) -> f64 {
-    0.5 * libm::erfc(-x / SQRT_2)
-}
-
-/// Its logarithm; far below 0, where the function itself vanishes, by its asymptotic series.
-fn log_phi(x: f64) -> f64 {
-    if x > -30.0 {
-        return phi(x).ln();
-    }
-    let y = 1.0 / (x * x);
-    -0.5 * x * x - (-x * (2.0 * std::f64::consts::PI).sqrt()).ln() + (-y * (1.0 - y * (2.5 - y * 12.333_333))).ln_1p()
 }

@@ -1,109 +1,143 @@
-//! Renyi differential privacy of the Gaussian mechanism on Poisson samples (Mironov, Talwar and Zhang 2019).
-//!
-//! With `mu0 = N(0, sigma^2)` and `mu = (1 - q) N(0, sigma^2) + q N(1, sigma^2)`, the divergence of order alpha is
-//! `log(A) / (alpha - 1)`, `A = E_{z ~ mu0} (mu(z) / mu0(z))^alpha`. Divergences of steps add up. Conversion to (epsilon, delta):
-//! Canonne, Kamath and Steinke 2020, Proposition 12.
+//! Renyi differential privacy of the Poisson-subsampled Gaussian mechanism.
 
-use super::Mechanism;
+use super::{Mechanism, normal};
+use libm::{exp, expm1, log, log1p};
 use std::f64::consts::SQRT_2;
 
-/// Orders that the best bound is sought among: fine where it mostly lies, and large ones for much noise.
-pub fn orders() -> Vec<f64> {
-    let fractional = (11..110).map(|tenths| f64::from(tenths) / 10.0);
-    let whole = (11..=63).map(f64::from);
-    fractional.chain(whole).chain([128.0, 256.0, 512.0, 1024.0]).collect()
+/// An epsilon with the order that proves it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    /// The privacy loss.
+    pub epsilon: f64,
+    /// The Renyi order at which it is smallest.
+    pub order: f64,
 }
 
-/// Epsilon of all steps together, and the order that gives it.
-pub fn epsilon(mechanisms: &[Mechanism], delta: f64) -> (f64, f64) {
-    let of = |order: f64| {
-        let divergence: f64 = mechanisms.iter().map(|m| m.steps as f64 * divergence(m, order)).sum();
-        (converted(divergence, order, delta), order)
-    };
-    orders().into_iter().map(of).fold((f64::INFINITY, f64::NAN), |best, found| if found.0 < best.0 { found } else { best })
+/// The orders that are tried: tenths to 10.9, integers to 63, powers of two beyond. Large noise and small rates need the
+/// large ones.
+pub fn orders() -> impl Iterator<Item = f64> {
+    (11..110).map(|tenth| f64::from(tenth) / 10.0).chain(integer_orders().filter(|&order| order > 10.0))
 }
 
+/// The integer ones of [`orders`], which are cheap.
+pub(super) fn integer_orders() -> impl Iterator<Item = f64> {
+    (2..64).chain((7..13).map(|power| 1 << power)).map(f64::from)
+}
+
+/// The epsilon of composed mechanisms at `delta`: Renyi divergences add up at each order, and the best order is taken.
+pub fn epsilon(mechanisms: &[Mechanism], delta: f64) -> Bound {
+    best(mechanisms, delta, orders())
+}
+
+pub(super) fn best(mechanisms: &[Mechanism], delta: f64, orders: impl Iterator<Item = f64>) -> Bound {
+    let mut best = Bound { epsilon: f64::INFINITY, order: f64::NAN };
+    for order in orders {
+        let divergence = mechanisms.iter().map(|mechanism| mechanism.steps as f64 * per_step(mechanism, order)).sum();
+        let epsilon = converted(divergence, order, delta);
+        if epsilon < best.epsilon {
+            best = Bound { epsilon, order };
+        }
+    }
+    best
+}
+
+/// Canonne, Kamath and Steinke 2020, proposition 12: the epsilon at `delta` that a Renyi divergence implies.
 fn converted(divergence: f64, order: f64, delta: f64) -> f64 {
-    let epsilon = divergence + (-1.0 / order).ln_1p() - (delta * order).ln() / (order - 1.0);
-    epsilon.max(0.0)
+    (divergence + log1p(-1.0 / order) - (log(delta) + log(order)) / (order - 1.0)).max(0.0)
 }
 
-/// The divergence of one step.
-pub fn divergence(mechanism: &Mechanism, order: f64) -> f64 {
-    let (q, sigma) = (mechanism.sampling_rate, mechanism.noise_multiplier);
+/// The Renyi divergence of one step at an order above 1 (Mironov, Talwar and Zhang 2019). Infinite where a fractional
+/// order's series does not settle: such an order is never chosen.
+pub fn per_step(mechanism: &Mechanism, order: f64) -> f64 {
+    let Mechanism { sampling_rate: q, noise_multiplier: sigma, .. } = *mechanism;
     if q == 1.0 {
         return order / (2.0 * sigma * sigma);
     }
-    let log_moment = if order.fract() == 0.0 { whole(q, sigma, order) } else { fractional(q, sigma, order) };
-    (log_moment / (order - 1.0)).max(0.0)
+    let log_moment =
+        if order.fract() == 0.0 { integer_log_moment(q, sigma, order) } else { fractional_log_moment(q, sigma, order) };
+    log_moment.max(0.0) / (order - 1.0)
 }
 
-/// log A for a whole order: a finite sum.
-fn whole(q: f64, sigma: f64, order: f64) -> f64 {
-    let term = |i: f64| {
-        log_binomial(order, i).1
-            + i * q.ln()
-            + (order - i) * (-q).ln_1p()
-            + (i * i - i) / (2.0 * sigma * sigma)
-    };
-    (0..=order as u32).map(f64::from).fold(Signed::ZERO, |sum, i| sum.plus(1.0, term(i))).log
+/// `log A` with `A = sum over i of C(alpha, i) (1-q)^(alpha-i) q^i exp((i^2-i) / (2 sigma^2))` (section 3.3, equation 8).
+///
+/// The binomial weights sum to 1, so that `A - 1` is a sum of terms above 0 from `i = 2` on, and small moments keep
+/// their digits.
+fn integer_log_moment(q: f64, sigma: f64, order: f64) -> f64 {
+    let mut terms = Vec::new();
+    let (log_q, log_rest) = (log(q), log1p(-q));
+    let mut log_binomial = 0.0;
+    for i in 1..=order as u32 {
+        let i = f64::from(i);
+        log_binomial += log((order - i + 1.0) / i);
+        let exponent = (i * i - i) / (2.0 * sigma * sigma);
+        // log(e^x - 1), which for large x is x.
+        let log_excess = if exponent > 40.0 { exponent } else { log(expm1(exponent)) };
+        terms.push(log_binomial + (order - i) * log_rest + i * log_q + log_excess);
+    }
+    let largest = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if largest == f64::INFINITY {
+        return largest;
+    }
+    let log_sum = largest + log(terms.iter().map(|term| exp(term - largest)).sum());
+    if log_sum > 40.0 { log_sum } else { log1p(exp(log_sum)) }
 }
 
-/// log A for any order: two series, of the integrals on either side of the point where both densities are alike.
-fn fractional(q: f64, sigma: f64, order: f64) -> f64 {
-    /// Terms below e^-30 of the sum no longer count.
-    const NEGLIGIBLE: f64 = -30.0;
-    let border = sigma * sigma * (1.0 / q - 1.0).ln() + 0.5;
-    let scale = 2.0 * sigma * sigma;
-    let mut sum = [Signed::ZERO; 2];
-    for i in (0..).map(f64::from) {
+/// Terms of the series after which an order is given up.
+const MOST_TERMS: u32 = 20_000;
+
+/// A term below `e^-36` of the largest no longer counts.
+const NEGLIGIBLE: f64 = 36.0;
+
+/// `log A` for a fractional order: the two half-line integrals as one signed series each (section 3.3, with
+/// `z0 = sigma^2 log(1/q - 1) + 1/2` where the two parts of the mixture are equally likely).
+fn fractional_log_moment(q: f64, sigma: f64, order: f64) -> f64 {
+    let split = sigma * sigma * log(1.0 / q - 1.0) + 0.5;
+    let (log_q, log_rest) = (log(q), log1p(-q));
+    let power = |i: f64| (i * i - i) / (2.0 * sigma * sigma);
+    // log(erfc(x) / 2)
+    let log_half_erfc = |x: f64| normal::log_cdf(-x * SQRT_2);
+    let (mut log_binomial, mut sign) = (0.0, 1.0);
+    let mut sum = Scaled::default();
+    for i in 0..MOST_TERMS {
+        let i = f64::from(i);
         let j = order - i;
-        let (sign, log_coefficient) = log_binomial(order, i);
-        let left = log_coefficient + i * q.ln() + j * (-q).ln_1p() + (i * i - i) / scale;
-        let right = log_coefficient + j * q.ln() + i * (-q).ln_1p() + (j * j - j) / scale;
-        let left = left + log_half_erfc((i - border) / (SQRT_2 * sigma));
-        let right = right + log_half_erfc((border - j) / (SQRT_2 * sigma));
-        sum = [sum[0].plus(sign, left), sum[1].plus(sign, right)];
-        let total = sum[0].plus(sum[1].sign, sum[1].log);
-        if i > order && left.max(right) - total.log < NEGLIGIBLE {
-            return total.log;
+        let below = log_binomial + i * log_q + j * log_rest + power(i) + log_half_erfc((i - split) / (SQRT_2 * sigma));
+        let above = log_binomial + j * log_q + i * log_rest + power(j) + log_half_erfc((split - j) / (SQRT_2 * sigma));
+        sum.add(sign, below);
+        sum.add(sign, above);
+        if i > order && below.max(above) < sum.scale.max(0.0) - NEGLIGIBLE {
+            return sum.log();
         }
+        let factor = j / (i + 1.0);
+        log_binomial += log(factor.abs());
+        sign *= factor.signum();
     }
-    unreachable!("the terms vanish")
+    f64::INFINITY
 }
 
-/// Sign and logarithm of the absolute value of a binomial coefficient with any upper number.
-fn log_binomial(n: f64, k: f64) -> (f64, f64) {
-    let (numerator, a) = libm::lgamma_r(n + 1.0);
-    let (denominator, b) = libm::lgamma_r(n - k + 1.0);
-    (f64::from(a * b), numerator - libm::lgamma(k + 1.0) - denominator)
+/// A sum of signed numbers given by their logarithms.
+struct Scaled {
+    scale: f64,
+    sum: f64,
 }
 
-/// `log(erfc(x) / 2)`, where erfc itself has vanished by its asymptotic series.
-fn log_half_erfc(x: f64) -> f64 {
-    if x < 25.0 {
-        return (0.5 * libm::erfc(x)).ln();
+impl Default for Scaled {
+    fn default() -> Self {
+        Scaled { scale: f64::NEG_INFINITY, sum: 0.0 }
     }
-    let y = 1.0 / (2.0 * x * x);
-    -x * x - (2.0 * x * std::f64::consts::PI.sqrt()).ln() + (-y * (1.0 - 3.0 * y)).ln_1p()
 }
 
-/// A number by its sign and the logarithm of its absolute value.
-#[derive(Clone, Copy)]
-struct Signed {
-    sign: f64,
-    log: f64,
-}
-
-impl Signed {
-    const ZERO: Signed = Signed { sign: 1.0, log: f64::NEG_INFINITY };
-
-    fn plus(self, sign: f64, log: f64) -> Signed {
-        let (large, small) = if self.log >= log { (self, Signed { sign, log }) } else { (Signed { sign, log }, self) };
-        if small.log == f64::NEG_INFINITY {
-            return large;
+impl Scaled {
+    fn add(&mut self, sign: f64, logarithm: f64) {
+        if logarithm > self.scale {
+            self.sum *= exp(self.scale - logarithm);
+            self.scale = logarithm;
         }
-        let ratio = (small.log - large.log).exp() * small.sign * large.sign;
-        Signed { sign: large.sign, log: large.log + ratio.ln_1p() }
+        self.sum += sign * exp(logarithm - self.scale);
+    }
+
+    /// Infinite when cancellation has left nothing to take the logarithm of.
+    fn log(&self) -> f64 {
+        if self.sum > 0.0 { self.scale + log(self.sum) } else { f64::INFINITY }
     }
 }

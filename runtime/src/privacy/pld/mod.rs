@@ -1,0 +1,71 @@
+//! Privacy loss distributions: the whole distribution of the loss is composed, not a bound on it.
+//!
+//! For neighbouring data sets with output densities `P` and `Q` the loss at `x` is `log P(x)/Q(x)`, with `x` from `P`;
+//! losses of successive steps add up, and `delta(epsilon) = P(loss infinite) + E[max(0, 1 - e^(epsilon - loss))]`
+//! (Koskela, Jalko and Honkela 2020). [`discretise`] puts one step's loss on a grid such that the curve can only
+//! rise; [`compose`] adds the steps up by Fourier transform and inverts the curve. Both directions, a record removed and
+//! a record added, are accounted, and the worse one counts.
+
+mod compose;
+mod discretise;
+
+use super::{Mechanism, rdp};
+use compose::{Plan, Step};
+use discretise::{Direction, discretise, loss_range};
+use libm::log;
+
+/// The widest grid step, in epsilon.
+const WIDEST_STEP: f64 = 1e-4;
+
+/// Rise of epsilon that the grid may cause, as [`grid_step`] estimates it.
+pub(super) const GRID_ERROR: f64 = 2e-6;
+
+/// Masses below this share of delta may be moved to infinity.
+const NEGLIGIBLE: f64 = 1e-7;
+
+/// Grid points at most, of one step's loss and of a composition: they bound the time of a query.
+const MOST_POINTS: f64 = (1 << 21) as f64;
+
+/// Epsilon at `delta` of merged mechanisms with noise, raised by the grid by about `grid_error`.
+pub(super) fn epsilon(mechanisms: &[Mechanism], delta: f64, grid_error: f64) -> f64 {
+    let negligible = NEGLIGIBLE * delta;
+    let steps: f64 = mechanisms.iter().map(|mechanism| mechanism.steps as f64).sum();
+    let per_step = negligible / steps;
+    let expected = rdp::best(mechanisms, delta, rdp::integer_orders());
+    let outermost = rdp::best(mechanisms, negligible, rdp::integer_orders());
+    if !outermost.epsilon.is_finite() {
+        return f64::INFINITY;
+    }
+    let tilt = 0.5 * (expected.order - 1.0);
+    let widest = mechanisms.iter().map(|mechanism| width(mechanism, per_step)).fold(0.0, f64::max);
+    let window = outermost.epsilon + log(1.0 / negligible) / tilt;
+    let step = grid_step(grid_error / (tilt * steps), widest.max(window), outermost.epsilon);
+    let plan = Plan { step, tilt, outer_tilt: outermost.order - 1.0, negligible, share: NEGLIGIBLE };
+    let of = |direction| {
+        let composed: Vec<Step> = mechanisms
+            .iter()
+            .map(|mechanism| Step::new(discretise(mechanism, direction, step, per_step), mechanism.steps))
+            .collect();
+        compose::epsilon(&composed, &plan, delta)
+    };
+    of(Direction::Remove).max(of(Direction::Add))
+}
+
+fn width(mechanism: &Mechanism, tail: f64) -> f64 {
+    let of = |direction| {
+        let (low, high) = loss_range(mechanism, direction, tail);
+        high - low
+    };
+    of(Direction::Remove).max(of(Direction::Add))
+}
+
+/// The grid step for a composition.
+///
+/// Splitting a loss between the ends of its cell adds a variance of about `h^2/6` per step, and a variance `v` raises
+/// epsilon by about `lambda v / 2`, where `lambda` is the exponent at which Chernoff's bound is best: `lambda T h^2 / 12`
+/// together. `relative_error` is the error allowed over `T lambda / 2`. Every step is valid, so this estimate decides about tightness only.
+fn grid_step(relative_error: f64, widest: f64, outermost: f64) -> f64 {
+    let accurate = (6.0 * relative_error).sqrt();
+    // Where all losses are small, so must be the cells.
+    accurate.min(WIDEST_STEP).min(outermost / 4096.0).max(widest / MOST_POINTS)
+}

@@ -48,6 +48,7 @@
 pub mod abi;
 pub mod artifact;
 pub mod atomic;
+pub mod chacha;
 pub mod checkpoint;
 pub mod code;
 pub mod data;

@@ -2,7 +2,7 @@
 
 use super::super::evaluator::Evaluator;
 use crate::graph::{NodeId, Op, Output, ScopeId};
-use trainc_kernels::ir::Unary;
+use trainc_kernels::ir::{Generator, Unary};
 
 /// Resolution of a uniform draw: it is a multiple of this.
 const DRAW: f64 = 1.0 / 16_777_216.0;
@@ -36,7 +36,7 @@ impl Evaluator<'_> {
         let name = &self.registry.parameters[parameter as usize].name;
         let stream = self.registry.stream(&format!("private.noise.{part}.{name}"));
         let shape = self.graph.shape(like).to_vec();
-        self.graph.add(Op::Random { stream, shape, scope: ScopeId::ROOT }, &[])
+        self.graph.add(Op::Random { generator: Generator::Philox, stream, shape, scope: ScopeId::ROOT }, &[])
     }
 
     /// Keeps everything as it was if some row is bad: its contribution is in the sums, and the step is made again without it.

@@ -1,10 +1,12 @@
 //! A program at work: its memory, its position in training and in the data.
 
 mod batch;
-mod generate;
+pub(crate) mod generate;
+mod private;
 
 pub use batch::Batch;
 pub use generate::GenerateOptions;
+pub use private::Privacy;
 
 use crate::artifact::{Artifact, Control, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Source};
@@ -14,8 +16,12 @@ use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
 use crate::{float_check, init};
+use private::Private;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Name of the privacy account among the states of a checkpoint.
+const PRIVACY: &str = "privacy";
 
 /// How to run an artifact; [`Options::default`] is what the program says, on all processors.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +53,7 @@ pub struct Session {
     tokenizer: Option<Tokenizer>,
     /// What the last step reported; reused.
     numbers: Numbers,
+    private: Option<Private>,
 }
 
 impl Session {
@@ -88,9 +95,13 @@ impl Session {
             data: None,
             tokenizer: None,
             numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
+            private: Private::new(&manifest, options.steps.unwrap_or(manifest.train.steps))?,
             manifest,
             device,
         };
+        if session.private.is_some() {
+            Private::name_numbers(&mut session.numbers);
+        }
         session.initialise();
         Ok(session)
     }
@@ -139,17 +150,22 @@ impl Session {
             };
             let fed = self.manifest.entries.iter().filter(|entry| entry.name != "generate");
             let needs = Need::of(fed).map_err(Error::Misuse)?;
-            self.data = Some(Data::open(spec, &needs, &self.base)?);
+            let data = Data::open(spec, &needs, &self.base)?;
+            self.private.as_ref().map_or(Ok(()), |private| private.check_records(data.train_records()))?;
+            self.data = Some(data);
         }
         Ok(self.data.as_ref().expect("just opened"))
     }
 
-    /// Makes one update with the next batch of the program's data.
+    /// Makes one update with the next batch of the program's data; of a private program, with samples drawn from them.
     ///
     /// # Errors
-    /// When the data cannot be used, or the horizon has been reached.
+    /// When the data cannot be used, the horizon has been reached, or the privacy budget is spent.
     pub fn step(&mut self) -> Result<&Numbers> {
         self.open_data()?;
+        if self.private.is_some() {
+            return self.private_step();
+        }
         let data = self.data.as_ref().expect("opened");
         let entry = entry(&self.manifest, "step")?;
         for input in &entry.inputs {
@@ -161,17 +177,28 @@ impl Session {
 
     /// Makes one update with a batch of your own.
     ///
+    /// The account of a private program takes it for a batch that was drawn as the program says; whoever draws answers for
+    /// that.
+    ///
     /// # Errors
-    /// When the batch does not fit the model, or the horizon has been reached.
+    /// When the batch does not fit the model, the horizon has been reached, or the privacy budget is spent.
     pub fn step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
+        if self.private.is_some() {
+            return self.private_step_with(batch);
+        }
         batch.feed(entry(&self.manifest, "step")?, self.device.arena_mut())?;
         self.update()
     }
 
-    fn update(&mut self) -> Result<&Numbers> {
-        if self.step >= self.steps {
-            return Error::misuse(format!("the run has made all its {} steps", self.steps));
+    fn check_horizon(&self) -> Result<()> {
+        match self.step < self.steps {
+            true => Ok(()),
+            false => Error::misuse(format!("the run has made all its {} steps", self.steps)),
         }
+    }
+
+    fn update(&mut self) -> Result<&Numbers> {
+        self.check_horizon()?;
         self.execute("step")?;
         let entry = entry(&self.manifest, "step")?;
         read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value);
@@ -240,7 +267,7 @@ impl Session {
             seed_high: (self.seed >> 32) as u32,
             step: self.step,
             steps: self.steps,
-            key: [0; 8],
+            key: self.private.as_ref().map_or([0; 8], Private::key_words),
         };
         let bytes = bytemuck::bytes_of(&control);
         self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);
@@ -321,7 +348,7 @@ impl Session {
             seed: self.seed,
             step: self.step,
             position: self.position,
-            controllers: BTreeMap::new(),
+            controllers: self.private.iter().map(|private| (PRIVACY.to_owned(), private.to_json())).collect(),
             numbers: self.finite_numbers(),
         }
     }
@@ -358,11 +385,17 @@ impl Session {
     /// As [`Session::load`].
     pub fn restore(&mut self, opened: &Opened) -> Result<()> {
         opened.check(&self.manifest)?;
+        let state = opened.state();
+        if let Some(private) = &mut self.private {
+            let left = self.steps.saturating_sub(state.step);
+            private
+                .restore(state.controllers.get(PRIVACY), state.step, left)
+                .map_err(|reason| opened.damaged(reason))?;
+        }
         let arena = self.device.arena_mut();
         for tensor in &self.manifest.tensors {
             opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
         }
-        let state = opened.state();
         (self.seed, self.step, self.position) = (state.seed, state.step, state.position);
         for (slot, value) in self.numbers.slots_mut() {
             *value = state.numbers.get(slot).copied().unwrap_or(0.0);

@@ -11,7 +11,8 @@ use crate::{
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
 use trainc_kernels::CodegenError;
-use trainc_runtime::artifact::{Artifact, FORMAT_VERSION, Isa, Manifest, TrainSpec, Variant};
+use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
+use trainc_runtime::privacy;
 
 /// A program on its way: all that is known before code is generated.
 #[derive(Debug)]
@@ -142,7 +143,7 @@ impl Compilation {
             distinct_kernels: self.plan.kernels.len(),
             e_nodes: self.entries.iter().map(|(_, rewritten)| rewritten.report.e_nodes()).sum(),
             phases: 1,
-            privacy: None,
+            privacy: self.program.private.as_ref().map(|private| Privacy::new(private, self.program.train.steps)),
             compile_ms: self.milliseconds.clone(),
         }
     }
@@ -170,9 +171,39 @@ pub struct Summary {
     /// Phases of training.
     pub phases: u32,
     /// The privacy budget; `null` for programs that are not private.
-    pub privacy: Option<()>,
+    pub privacy: Option<Privacy>,
     /// Milliseconds by stage.
     pub compile_ms: BTreeMap<&'static str, f64>,
+}
+
+/// The guarantee of a private program.
+#[derive(Clone, Debug, Serialize)]
+pub struct Privacy {
+    /// What all steps together spend.
+    pub epsilon: f64,
+    /// Probability with which the guarantee may fail.
+    pub delta: f64,
+    /// Standard deviation of the noise in units of the clipping norm.
+    pub noise_multiplier: f64,
+    /// Probability with which a record takes part in a step.
+    pub sampling_rate: f64,
+    /// Steps.
+    pub steps: u32,
+}
+
+impl Privacy {
+    fn new(private: &PrivateSpec, steps: Duration) -> Self {
+        let steps = steps.horizon(private.records, private.expected_batch).expect("the checker has counted them");
+        let mechanism = private.mechanism(u64::from(steps));
+        let epsilon = privacy::epsilon(&[mechanism], private.delta, private.accountant);
+        Privacy {
+            epsilon: epsilon.expect("the checker has accounted for it"),
+            delta: private.delta,
+            noise_multiplier: private.noise_multiplier,
+            sampling_rate: mechanism.sampling_rate,
+            steps,
+        }
+    }
 }
 
 /// Where an artifact comes from.

@@ -12,4 +12,5 @@ pub mod program;
 pub mod rewrite;
 pub mod schedule;
 pub mod source;
+mod stack;
 pub mod syntax;

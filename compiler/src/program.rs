@@ -2,7 +2,7 @@
 
 use crate::{diagnostic::Diagnostic, graph::Graph, source::Span};
 use trainc_kernels::ir::Precision;
-use trainc_runtime::artifact::{DType, DataSpec, Init, PrivateSpec};
+use trainc_runtime::artifact::{DType, DataSpec, Duration, Init, PrivateSpec};
 
 /// A program that has passed all checks, as dataflow graphs over one set of parameters, states and inputs.
 #[derive(Clone, Debug)]
@@ -95,20 +95,20 @@ pub enum InputKind {
 /// Numbers of the `train` block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSettings {
-    /// Horizon in updates.
-    pub steps: u32,
+    /// The horizon.
+    pub steps: Duration,
     /// Samples per step.
     pub batch: u64,
     /// Rounding of matrix products.
     pub precision: Precision,
     /// Seed of all draws.
     pub seed: u64,
-    /// Evaluate after every so many updates; 0: at the end only.
-    pub evaluate_every: u32,
+    /// Evaluate so often; 0 steps: at the end only.
+    pub evaluate_every: Duration,
     /// Batches per evaluation.
     pub evaluate_batches: u32,
-    /// Save after every so many updates; 0: at the end only.
-    pub checkpoint_every: u32,
+    /// Save so often; 0 steps: at the end only.
+    pub checkpoint_every: Duration,
     /// Checkpoints kept.
     pub keep: u32,
     /// Arena budget in bytes, with the place that asks for it.

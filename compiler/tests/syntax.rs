@@ -5,13 +5,13 @@ mod common;
 use common::{EVERYTHING, check_format, programs};
 use trainc::source::FileId;
 use trainc::syntax::tree::{Item, Word};
-use trainc::syntax::{MAX_ERRORS, MAX_FILE_BYTES, decode, format, parse};
+use trainc::syntax::{MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_NESTING, decode, format, parse};
 
 #[test]
 fn every_construct_parses() {
     let parsed = parse(FileId(0), EVERYTHING);
     assert_eq!(parsed.errors, []);
-    assert_eq!(parsed.file.items.len(), 20);
+    assert_eq!(parsed.file.items.len(), 22);
 }
 
 #[test]
@@ -162,6 +162,29 @@ fn hostile_texts_meet_limits_and_not_the_end_of_the_stack() {
         let seconds = begin.elapsed().as_secs_f64();
         assert!(seconds < 5.0, "{seconds} s for {} bytes of {:?}...", text.len(), &text[..30]);
     }
+}
+
+/// A thread of an embedding program may have little stack, however deep the text nests and however high its trees are.
+#[test]
+fn a_small_stack_is_enough() {
+    let levels = MAX_NESTING as usize - 3;
+    let texts = [
+        format!("const a = {}1{}\n", "(".repeat(levels), ")".repeat(levels)),
+        format!("const a = {}1{}\n", "f(x = [".repeat(levels / 2), "])".repeat(levels / 2)),
+        format!("const a = {}1\n", "if 1 < 2 then 1 else ".repeat(levels)),
+        format!("model M() {{\n{}x = 1\n{}}}\n", "repeat 2 {\n".repeat(levels), "}\n".repeat(levels)),
+        format!("const a = 1{}\n", " + 1".repeat(MAX_EXPRESSION_HEIGHT as usize - 2)),
+    ];
+    let work = move || {
+        for text in texts {
+            let parsed = parse(FileId(0), &text);
+            assert!(parsed.errors.is_empty(), "{:?} in {text}", parsed.errors);
+            let formatted = format(&text).expect("it has no errors");
+            assert_eq!(format(&formatted).as_ref(), Ok(&formatted));
+        }
+    };
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(work).expect("a thread can be started");
+    thread.join().expect("the stack was enough");
 }
 
 #[test]

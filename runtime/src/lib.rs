@@ -8,7 +8,7 @@
 //!
 //! # fn main() -> trainc_runtime::Result<()> {
 //! let mut session = Session::open("regression.trainx", &Options::default())?;
-//! for _ in 0..session.steps() {
+//! for _ in 0..session.horizon()? {
 //!     let batch = Batch::new().with("x", vec![0.0; 8 * 4]).with("y", vec![0.0; 8]);
 //!     let loss = session.step_with(&batch)?.loss();
 //!     println!("step {}: {loss}", session.steps_done());

@@ -36,8 +36,24 @@ pub struct RunDirectory {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Settings {
     seed: u64,
-    steps: u32,
+    /// The horizon in updates; null until the data has said how long an epoch is.
+    steps: Option<u32>,
     base: PathBuf,
+}
+
+impl Settings {
+    fn read(run: &Path) -> Result<Self> {
+        let file = run.join(SETTINGS);
+        let json = fs::read(&file).map_err(Error::io(&file))?;
+        serde_json::from_slice(&json).map_err(|error| Error::io(&file)(std::io::Error::other(error)))
+    }
+
+    fn write(&self, run: &Path) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self).expect("plain data");
+        json.push(b'\n');
+        let file = run.join(SETTINGS);
+        atomic::write_file(&file, &json).map_err(Error::io(&file))
+    }
 }
 
 impl RunDirectory {
@@ -55,16 +71,22 @@ impl RunDirectory {
         let base = options.base.clone().unwrap_or_else(|| PathBuf::from("."));
         let settings = Settings {
             seed: options.seed.unwrap_or(artifact.manifest.train.seed),
-            steps: options.steps.unwrap_or(artifact.manifest.train.steps),
+            steps: options.steps,
             base: fs::canonicalize(&base).map_err(Error::io(&base))?,
         };
         let directory = Self::lock(path, artifact)?;
         artifact.write(path.join(PROGRAM))?;
-        let mut json = serde_json::to_vec_pretty(&settings).expect("plain data");
-        json.push(b'\n');
-        let file = path.join(SETTINGS);
-        atomic::write_file(&file, &json).map_err(Error::io(&file))?;
+        settings.write(path)?;
         Ok(directory)
+    }
+
+    /// Keeps the horizon in updates that the run began with, for when it continues: the data may have grown by then.
+    pub(crate) fn fix_horizon(&self, steps: u32) -> Result<()> {
+        let settings = Settings::read(&self.path)?;
+        if settings.steps == Some(steps) {
+            return Ok(());
+        }
+        Settings { steps: Some(steps), ..settings }.write(&self.path)
     }
 
     /// Opens the directory of an earlier run, with its program and the options to continue with.
@@ -87,13 +109,11 @@ impl RunDirectory {
         if !file.exists() {
             return Error::misuse(format!("{} holds no run", path.display()));
         }
-        let json = fs::read(&file).map_err(Error::io(&file))?;
-        let settings: Settings =
-            serde_json::from_slice(&json).map_err(|error| Error::io(&file)(std::io::Error::other(error)))?;
+        let settings = Settings::read(path)?;
         let artifact = Artifact::read(path.join(PROGRAM))?;
         let options = Options {
             seed: Some(settings.seed),
-            steps: Some(settings.steps),
+            steps: settings.steps,
             base: Some(settings.base),
             ..Options::default()
         };

@@ -42,12 +42,16 @@ pub fn train(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     session.open_data()?;
+    let steps = session.horizon()?;
+    if let Some(directory) = directory {
+        directory.fix_horizon(steps)?;
+    }
     let files = directory.map(|directory| Files::open(directory, session.steps_done())).transpose()?;
     if let Some(files) = &files {
         session.count_lost_steps(files.metrics.cut());
     }
-    let timing = Timing::with_capacity(session.steps() - session.steps_done().min(session.steps()));
-    let mut training = Training { saved: session.steps_done(), session, files, observer, timing, valid: None };
+    let timing = Timing::with_capacity(steps - session.steps_done().min(steps));
+    let mut training = Training { steps, saved: session.steps_done(), session, files, observer, timing, valid: None };
     training.observer.started(training.session);
     training.warn_of_seed()?;
     training.run(stop)
@@ -78,6 +82,8 @@ impl<'a> Files<'a> {
 }
 
 struct Training<'a> {
+    /// The horizon.
+    steps: u32,
     session: &'a mut Session,
     files: Option<Files<'a>>,
     observer: &'a mut dyn Observer,
@@ -101,10 +107,10 @@ impl Training<'_> {
     }
 
     fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
-        if self.session.steps_done() >= self.session.steps() {
+        if self.session.steps_done() >= self.steps {
             self.valid = self.session.evaluate()?;
         }
-        while self.session.steps_done() < self.session.steps() {
+        while self.session.steps_done() < self.steps {
             if stop.load(Ordering::Relaxed) {
                 self.save()?;
                 return Ok(Outcome::Stopped(self.summarise()?));
@@ -134,32 +140,28 @@ impl Training<'_> {
             self.append(step, None, seconds)?;
             return Err(Error::Diverged { what: "the loss".to_owned(), value: loss, step });
         }
-        let valid = if self.is_due(self.session.manifest().train.evaluate_every) { self.evaluate()? } else { None };
+        let valid = if self.evaluation_is_due()? { self.evaluate()? } else { None };
         self.append(step, valid.as_ref(), seconds)?;
         self.valid = valid.or(self.valid.take());
         let checkpoint_every = self.session.manifest().train.checkpoint_every;
-        if checkpoint_every > 0 && self.session.steps_done().is_multiple_of(checkpoint_every) {
-            self.save()
-        } else {
-            Ok(())
-        }
+        if self.session.completes(checkpoint_every)? { self.save() } else { Ok(()) }
     }
 
     fn show(&mut self, step: u32, seconds: f64) {
         let items = self.session.manifest().train.items_per_step as f64;
         self.observer.stepped(&Progress {
             step,
-            steps: self.session.steps(),
+            steps: self.steps,
             numbers: self.session.numbers(),
             seconds,
             items_per_second: self.timing.steps_per_second().unwrap_or(0.0) * items,
         });
     }
 
-    /// Every so many steps, and at the end.
-    fn is_due(&self, every: u32) -> bool {
-        let done = self.session.steps_done();
-        done == self.session.steps() || (every > 0 && done.is_multiple_of(every))
+    /// Every so often, and at the end.
+    fn evaluation_is_due(&mut self) -> Result<bool> {
+        let every = self.session.manifest().train.evaluate_every;
+        Ok(self.session.completes(every)? || self.session.steps_done() == self.steps)
     }
 
     fn evaluate(&mut self) -> Result<Option<Numbers>> {

@@ -1,6 +1,7 @@
 //! Data of all kinds, as batches see it, and data that cannot be used.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use tempfile::TempDir;
 use trainc_runtime::artifact::*;
@@ -221,17 +222,20 @@ fn npy(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat()
 }
 
-/// A ZIP archive as `numpy.savez` lays it out; `method` 0 stores, 8 would be deflate.
+/// A ZIP archive as `numpy.savez` lays it out (`method` 0), or `numpy.savez_compressed` (8).
 fn npz(members: &[(&str, &[u8])], method: u8) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for (name, data) in members {
         let name = format!("{name}.npy");
-        let size = (data.len() as u32).to_le_bytes();
+        let mut crc = flate2::Crc::new();
+        crc.update(data);
+        let packed = if method == 8 { deflated(data) } else { data.to_vec() };
+        let [crc, packed_size, size] = [crc.sum(), packed.len() as u32, data.len() as u32].map(u32::to_le_bytes);
         let lengths = [name.len() as u8, 0];
         let local = (bytes.len() as u32).to_le_bytes();
-        let common = [&[20, 0, 0, 0, method, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size, &size, &lengths].concat();
+        let common = [&[20, 0, 0, 0, method, 0, 0, 0, 0, 0][..], &crc, &packed_size, &size, &lengths].concat();
         directory.extend([b"PK\x01\x02\x14\x00", &common[..], &[0; 12], &local, name.as_bytes()].concat());
-        bytes.extend([b"PK\x03\x04", &common[..], &[3, 0], name.as_bytes(), b"pad", data].concat());
+        bytes.extend([b"PK\x03\x04", &common[..], &[3, 0], name.as_bytes(), b"pad", &packed].concat());
     }
     let offset = bytes.len() as u32;
     let count = members.len() as u8;
@@ -241,6 +245,12 @@ fn npz(members: &[(&str, &[u8])], method: u8) -> Vec<u8> {
     bytes.extend(offset.to_le_bytes());
     bytes.extend([0, 0]);
     bytes
+}
+
+fn deflated(data: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(data).unwrap();
+    encoder.finish().unwrap()
 }
 
 fn arrays(path: &str) -> DataSpec {
@@ -272,19 +282,44 @@ fn numpy_arrays_of_all_kinds_are_converted() {
     };
     let x = [binding("x", 0, DType::F32, &[2, 2], None)];
     assert_eq!(floats(&open(&one("x.npy"), &x, base.path()).unwrap(), Split::Train, &x[0], 0), [1.0, 2.0, 3.0, 4.0]);
-    assert!(complaint(&arrays("packed.npz"), &inputs, base.path()).contains("write it with numpy.savez"));
+    let packed = open(&arrays("packed.npz"), &inputs, base.path()).unwrap();
+    assert_eq!(floats(&packed, Split::Train, &inputs[0], 0), [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]);
+    assert_eq!(integers(&packed, Split::Train, &inputs[1], 0, 1), [7, 8, 9]);
     let missing = complaint(&arrays("other.npz"), &inputs, base.path());
     assert!(missing.contains("no array `labels` in it (there are: `images`, `targets`)"), "{missing}");
     assert!(complaint(&one("fortran.npy"), &x, base.path()).contains("Fortran order"));
     assert!(complaint(&one("none.npy"), &x, base.path()).contains("none.npy: No such file"));
 }
 
+/// What a directory says of sizes is not believed.
+#[test]
+fn compressed_arrays_that_lie_are_refused() {
+    let images = npy("|u1", "(2, 2000000)", &vec![0; 4_000_000]);
+    let archive = npz(&[("images", &images), ("labels", &npy("|u1", "(2,)", &[0, 1]))], 8);
+    assert!(archive.len() < 10_000, "it is well packed");
+    let directory = archive.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    let with = |field: usize, value: u32| {
+        let mut bytes = archive.clone();
+        bytes[directory + field..directory + field + 4].copy_from_slice(&value.to_le_bytes());
+        let base = folder(&[("a.npz", &bytes)]);
+        complaint(&arrays("a.npz"), &digit_inputs(1), base.path())
+    };
+    let (checksum, packed, size) = (16, 20, 24);
+    assert!(with(size, 0xffff_fff0).contains("so few bytes cannot hold"), "nothing is allocated for 4 GB");
+    assert!(with(size, 1000).contains("size or checksum is wrong"), "the stream goes on: a bomb is left alone");
+    assert!(with(size, 4_100_000).contains("size or checksum is wrong"));
+    assert!(with(checksum, 1).contains("size or checksum is wrong"));
+    assert!(with(packed, 2000).contains("damaged"), "{}", with(packed, 2000));
+    assert!(with(packed, 1 << 30).contains("incomplete"));
+}
+
 #[test]
 fn damaged_arrays_never_panic() {
     let array = npy("<f4", "(2, 2)", &[0; 16]);
-    let archive = npz(&[("images", &array), ("labels", &npy("|u1", "(2,)", &[0, 1]))], 0);
+    let [stored, packed] =
+        [0, 8].map(|method| npz(&[("images", &array), ("labels", &npy("|u1", "(2,)", &[0, 1]))], method));
     let base = folder(&[]);
-    for intact in [array, archive] {
+    for intact in [array, stored, packed] {
         for place in 0..intact.len() {
             for byte in [0, 0x28, 0x39, 0xff] {
                 let mut bytes = intact.clone();

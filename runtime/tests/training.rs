@@ -170,7 +170,7 @@ fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() {
     let base = tempfile::tempdir().unwrap();
     let out = base.path().join("out");
     let mut artifact = divergent();
-    artifact.manifest.train.checkpoint_every = 2;
+    artifact.manifest.train.checkpoint_every = Duration::Steps(2);
     let hash = Source::Hash { fields: vec![] };
     artifact.manifest.data =
         Some(DataSpec { name: "Nothing".into(), source: hash, valid_fraction: 0.0, shuffle: false });

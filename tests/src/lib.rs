@@ -68,21 +68,6 @@ impl check::Sources for Alone {
 fn read(
     name: &str,
     bytes: &[u8],
-    look: impl FnOnce(&mut SourceMap, FileId) -> Vec<Diagnostic> + Send,
-) -> (SourceMap, Vec<Diagnostic>) {
-    let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
-    std::thread::scope(|scope| {
-        let reading = thread.spawn_scoped(scope, || read_here(name, bytes, look)).expect("a thread can be started");
-        reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// As much as a program's main thread has: the parser recurses, and tests run in threads with less.
-const STACK_BYTES: usize = 8 << 20;
-
-fn read_here(
-    name: &str,
-    bytes: &[u8],
     look: impl FnOnce(&mut SourceMap, FileId) -> Vec<Diagnostic>,
 ) -> (SourceMap, Vec<Diagnostic>) {
     let mut sources = SourceMap::default();

@@ -39,6 +39,8 @@ impl Evaluator<'_> {
             match self.statement(statement) {
                 Ok(Some(value)) => result = value,
                 Ok(None) => {}
+                // What is below a requirement may make no sense without it.
+                Err(Failed) if matches!(statement, Statement::Require { .. }) => return Err(Failed),
                 Err(Failed) => {
                     failed = true;
                     self.forget(statement);
@@ -58,7 +60,9 @@ impl Evaluator<'_> {
             Statement::Assign { targets, .. } => targets.iter().map(|name| name.text.clone()).collect(),
             Statement::Update { target, .. } => vec![target.text.clone()],
             Statement::Repeat { body, .. } => assigned(body),
-            Statement::Result(_) => Vec::new(),
+            Statement::Sample { .. } | Statement::Optimize(_) | Statement::Require { .. } | Statement::Result(_) => {
+                Vec::new()
+            }
         };
         for name in names {
             self.frame().names.insert(name, Value::Unknown);
@@ -74,8 +78,12 @@ impl Evaluator<'_> {
             Statement::Input { name, tensor } => self.input(name, tensor)?,
             Statement::Output { name, value } => self.output(name, value)?,
             Statement::Repeat { count, name, body, span } => self.repeat(count, name.as_ref(), body, *span)?,
-            Statement::State { name, dims, init } => self.state(name, dims.as_deref(), init)?,
-            Statement::Update { target, value } => self.update(target, value)?,
+            Statement::State { name, count, dims, init } => self.state(name, count.as_ref(), dims.as_deref(), init)?,
+            Statement::Update { target, position, value } => self.update(target, position.as_ref(), value)?,
+            Statement::Require { condition, message, .. } => self.require(condition, message)?,
+            // A filter takes those of its own body out; these are elsewhere, or inside a `repeat`.
+            Statement::Sample { span, .. } => self.misplaced(*span, "`sample`", "the body of a filter")?,
+            Statement::Optimize(span) => self.misplaced(*span, "`update`", "the body of a filter")?,
             Statement::Result(value) => {
                 self.scan_extents(value);
                 return self.expression(value).map(Some);
@@ -87,6 +95,37 @@ impl Evaluator<'_> {
     fn misplaced<T>(&mut self, span: Span, what: &str, owner: &str) -> Checked<T> {
         let error = Diagnostic::error("E0501", span, format!("{what} does not belong here"));
         self.fail(error.label(format!("only {owner} can have it")).help("move it, or remove it"))
+    }
+
+    /// `require condition, "message"`.
+    fn require(&mut self, condition: &Expr, message: &Expr) -> Checked<()> {
+        self.scan_extents(condition);
+        if self.known_number(condition, "a requirement")?.value != 0.0 {
+            return Ok(());
+        }
+        let message = match self.expression(message)? {
+            Value::Text(text) => text,
+            _ => return Err(Failed),
+        };
+        let names = super::names::mentioned(condition);
+        let shown = names.iter().filter_map(|name| self.shown_value(name)).collect::<Vec<_>>().join(", ");
+        let error = Diagnostic::error("E0518", condition.span, message.as_ref());
+        self.fail(error.label(if shown.is_empty() { "this must hold".into() } else { format!("with {shown}") }))
+    }
+
+    /// `kappa = 1.5` for a name that stands for numbers.
+    fn shown_value(&mut self, name: &str) -> Option<String> {
+        let shown = |value: &Value| match value {
+            Value::Number(number) => Some(format!("{}{}", number.value, super::value::unit_suffix(number.unit))),
+            _ => None,
+        };
+        match self.frame().names.get(name)? {
+            Value::Tuple(values) => {
+                let values: Option<Vec<String>> = values.iter().map(shown).collect();
+                Some(format!("{name} = [{}]", values?.join(", ")))
+            }
+            value => Some(format!("{name} = {}", shown(value)?)),
+        }
     }
 
     fn assign(&mut self, targets: &[Name], value: &Expr) -> Checked<()> {
@@ -244,9 +283,21 @@ impl Evaluator<'_> {
                 .help("write `[batch, ...]`");
             return self.fail(error);
         }
+        self.bounded_shape(&shape, declared.span)?;
         let dtype = if declared.integer { DType::I32 } else { DType::F32 };
-        let input = Input { name: name.text.clone(), field: name.text.clone(), shift: 0, dtype, below: None, kind: InputKind::Field };
+        let input = Input {
+            name: name.text.clone(),
+            field: name.text.clone(),
+            shift: 0,
+            dtype,
+            below: None,
+            kind: InputKind::Field,
+        };
         let index = self.registry.input(input);
+        if let Some(&earlier) = self.registry.input_nodes().get(&index) {
+            let earlier = self.graph.node(earlier).span;
+            return self.twice(name, "an input", earlier);
+        }
         let ty = TensorType { dtype, shape };
         let graph = &mut self.graph;
         let node = self.registry.input_node(index, || graph.add(Op::Input { index, ty }, &[]));
@@ -256,10 +307,25 @@ impl Evaluator<'_> {
         Ok(())
     }
 
+    /// What feeds a model and what it gives is told apart by name.
+    fn twice(&mut self, name: &Name, what: &str, earlier: Option<Span>) -> Checked<()> {
+        let error = Diagnostic::error("E0202", name.span, format!("`{}` is defined twice", name.text))
+            .label(format!("the model has {what} of this name already"))
+            .help("give one of the two another name, or remove it");
+        let error = match earlier {
+            Some(earlier) => error.also(earlier, "the first one"),
+            None => error,
+        };
+        self.fail(error)
+    }
+
     /// `output logits = ...`.
     fn output(&mut self, name: &Name, value: &Expr) -> Checked<()> {
         if self.current_kind() != Some(DefinitionKind::Model) {
             return self.misplaced(name.span, "`output`", "a model");
+        }
+        if self.outputs.iter().any(|(other, _)| *other == name.text) {
+            return self.twice(name, "an output", None);
         }
         self.scan_extents(value);
         let tensor = self.expression(value).and_then(|result| self.operand(result, value.span))?.closed();

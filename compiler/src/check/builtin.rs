@@ -4,6 +4,7 @@ use super::{
     call::Given,
     evaluator::{Checked, Evaluator},
     reduce::Reduction,
+    series,
     suggest::listed,
     value::{Axis, Number, Start, Tensor, Value, numbers_shown},
 };
@@ -43,14 +44,18 @@ enum What {
     Normal,
     Uniform,
     Hash,
+    Length,
+    Stable,
+    Settles,
+    Gradient,
 }
 
 const fn builtin(name: &'static str, parameters: &'static [&'static str], what: What) -> Builtin {
     Builtin { name, parameters, what }
 }
 
-/// All of them, in alphabetical order of themes: elementwise, reductions, indices, types, shapes, draws, initial values.
-static BUILTINS: [Builtin; 30] = [
+/// All of them, in order of themes: elementwise, reductions, indices, types, shapes, draws, initial values, lists, gradients.
+static BUILTINS: [Builtin; 34] = [
     builtin("exp", &["x"], What::Elementwise(Unary::Exp)),
     builtin("log", &["x"], What::Elementwise(Unary::Log)),
     builtin("sqrt", &["x"], What::Elementwise(Unary::Sqrt)),
@@ -81,6 +86,10 @@ static BUILTINS: [Builtin; 30] = [
     builtin("normal", &["std"], What::Normal),
     builtin("uniform", &["low", "high"], What::Uniform),
     builtin("hash", &["stream", "bound"], What::Hash),
+    builtin("length", &["list"], What::Length),
+    builtin("stable", &["a"], What::Stable),
+    builtin("settles", &["a", "b"], What::Settles),
+    builtin("gradient", &["point"], What::Gradient),
 ];
 
 /// The builtin of this name.
@@ -142,6 +151,22 @@ impl Evaluator<'_> {
             What::Normal => Ok(Value::Init(Start::Normal(self.plain(next(), span)?))),
             What::Uniform => Ok(Value::Init(Start::Uniform(self.plain(next(), span)?, self.plain(next(), span)?))),
             What::Hash => Ok(Value::Init(Start::Hash(self.plain(next(), span)? as u64, self.plain(next(), span)?))),
+            What::Length => match next() {
+                Value::Tuple(values) => Ok(Value::number(values.len() as f64)),
+                other => self.not_a_list(&other, span),
+            },
+            What::Stable => {
+                let a = self.plain_numbers(next(), span)?;
+                Ok(Value::truth(series::is_stable(&a)))
+            }
+            What::Settles => {
+                let (a, b) = (self.plain_numbers(next(), span)?, self.plain_numbers(next(), span)?);
+                Ok(Value::truth(series::settles_with_one_sign(&a, &b)))
+            }
+            What::Gradient => {
+                let error = Diagnostic::error("E0215", span, "`gradient` cannot be used here");
+                self.fail(error.label("only the `sample` of a filter says where gradients are taken"))
+            }
             _ => unreachable!("handled by the caller"),
         }
     }
@@ -243,6 +268,16 @@ impl Evaluator<'_> {
         let node = self.add(Op::Reshape { shape }, &[tensor.node], span)?;
         let axes = dims.into_iter().map(|number| Axis::named(number.name)).collect();
         Ok(Value::Tensor(Tensor { node, axes, position: tensor.position }))
+    }
+
+    fn not_a_list<T>(&mut self, found: &Value, span: Span) -> Checked<T> {
+        let error = Diagnostic::error("E0304", span, "`length` needs a list");
+        self.fail(error.label(format!("found {}", found.describe())).help("write a list in brackets: `[1, 2]`"))
+    }
+
+    /// The numbers of a list, or a single one.
+    fn plain_numbers(&mut self, value: Value, span: Span) -> Checked<Vec<f64>> {
+        Ok(self.numbers(value, span)?.iter().map(Number::plain).collect())
     }
 
     fn numbers(&mut self, value: Value, span: Span) -> Checked<Vec<Number>> {

@@ -66,6 +66,7 @@ impl Evaluator<'_> {
             }
             DefinitionKind::Model => ("is a model", "name it in the `model` clause of `train`"),
             DefinitionKind::Optimizer => ("is an optimizer", "name it in the `optimizer` clause of `train`"),
+            DefinitionKind::Filter => ("is a filter", "name it in the `filter` clause of `train`"),
             DefinitionKind::Schedule => ("is a schedule", "name it in the `schedule` clause of `train`"),
         };
         let error = Diagnostic::error("E0215", callee.span, format!("`{}` cannot be called here", callee.text));

@@ -185,6 +185,7 @@ fn example(keyword: &str) -> Option<&'static str> {
         "loss" => "loss cross_entropy(logits, next(tokens))",
         "metric" => "metric accuracy(logits, next(tokens))",
         "optimizer" => "optimizer adamw(weight_decay = 0.1)",
+        "filter" => "filter lowpass(a = [-0.9], b = [0.1])",
         "schedule" => "schedule wsd(peak = 6e-4, warmup = 2%, decay = 10%)",
         "steps" => "steps 2000",
         "batch" => "batch 16",

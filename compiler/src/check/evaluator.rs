@@ -39,7 +39,7 @@ const MAX_WORK: u32 = 2_000_000;
 const MAX_NODES: usize = 200_000;
 
 /// Most elements in a tensor.
-pub(super) const MAX_ELEMENTS: u64 = 1 << 40;
+pub(super) const MAX_ELEMENTS: u64 = (1 << 40) - 1;
 
 /// What a graph is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,6 +217,12 @@ impl<'p> Evaluator<'p> {
         self.frames.pop().expect("calls are closed once")
     }
 
+    /// Opens a call again that was closed before its body was done.
+    pub(super) fn reopen(&mut self, frame: Frame) {
+        self.frames.push(frame);
+        self.extents.push(Extents::new());
+    }
+
     fn too_many_calls<T>(&mut self, definition: Option<DefinitionId>, call: Option<Span>) -> Checked<T> {
         let (Some(definition), Some(call)) = (definition, call) else { return Err(Failed) };
         let definition = self.library.definition(definition);
@@ -339,10 +345,16 @@ impl<'p> Evaluator<'p> {
     }
 
     fn bounded(&mut self, node: NodeId, span: Span) -> Checked<NodeId> {
-        let shape = self.graph.shape(node);
+        let shape = self.graph.shape(node).to_vec();
+        self.bounded_shape(&shape, span)?;
+        Ok(node)
+    }
+
+    /// Refuses tensors of more than [`MAX_ELEMENTS`] elements.
+    pub(super) fn bounded_shape(&mut self, shape: &[u64], span: Span) -> Checked<()> {
         let elements = shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent));
         if elements.is_some_and(|elements| elements <= MAX_ELEMENTS) {
-            return Ok(node);
+            return Ok(());
         }
         let shape = super::value::numbers_shown(shape);
         self.fail(

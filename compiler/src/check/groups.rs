@@ -13,6 +13,7 @@ use crate::{
     source::Span,
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Unit, Word},
 };
+use trainc_runtime::artifact::Duration;
 
 /// Parameters with one role, or with paths that match a pattern.
 #[derive(Clone, Debug)]
@@ -274,7 +275,7 @@ impl Evaluator<'_> {
         Ok(value)
     }
 
-    /// Numbers with units of time become steps; percentages are shares of the horizon.
+    /// Numbers with units of time become steps; percentages are shares of the horizon, and so are epochs if it counts them.
     fn duration(
         &mut self,
         value: Value,
@@ -288,6 +289,14 @@ impl Evaluator<'_> {
                 let share = Value::number(number.plain());
                 self.binary(crate::syntax::tree::BinaryOp::Mul, share, horizon.clone(), span)
             }
+            Value::Number(number) if number.unit == Unit::Epochs => match settings.steps {
+                // What share of the horizon it is does not depend on how long an epoch is.
+                Duration::Epochs { epochs } => {
+                    let share = Value::number(number.value / epochs);
+                    self.binary(crate::syntax::tree::BinaryOp::Mul, share, horizon.clone(), span)
+                }
+                Duration::Steps(_) => self.in_steps(number, settings, span).map(Value::number),
+            },
             Value::Number(number) => self.in_steps(number, settings, span).map(Value::number),
             _ => Ok(value),
         }

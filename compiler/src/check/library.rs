@@ -18,7 +18,7 @@ pub(super) struct DefinitionId(pub u32);
 /// What a name at the top of a file stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Entity {
-    /// A model, layer, function, optimizer or schedule.
+    /// A model, layer, function, optimizer, filter or schedule.
     Definition(DefinitionId),
     /// A constant (index into [`Library::consts`]).
     Const(usize),
@@ -27,10 +27,11 @@ pub(super) enum Entity {
 }
 
 /// The files of the standard library: name and text.
-const STD: [(&str, &str); 8] = [
+const STD: [(&str, &str); 9] = [
     ("std/activations.train", include_str!("../../std/activations.train")),
     ("std/attention.train", include_str!("../../std/attention.train")),
     ("std/convolution.train", include_str!("../../std/convolution.train")),
+    ("std/filters.train", include_str!("../../std/filters.train")),
     ("std/initial.train", include_str!("../../std/initial.train")),
     ("std/layers.train", include_str!("../../std/layers.train")),
     ("std/losses.train", include_str!("../../std/losses.train")),
@@ -47,7 +48,7 @@ const MAX_IMPORTS: usize = 32;
 /// All items of all files.
 #[derive(Debug, Default)]
 pub(super) struct Library {
-    /// Models, layers, functions, optimizers, schedules.
+    /// Models, layers, functions, optimizers, filters, schedules.
     pub definitions: Vec<Definition>,
     /// Constants.
     pub consts: Vec<Const>,

@@ -7,7 +7,9 @@
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
-//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train.
+//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train;
+//! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
+//!   where they say, and [`series`] knows which linear recurrences settle.
 //!
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
 //! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
@@ -20,6 +22,7 @@ mod clause;
 mod data;
 mod evaluator;
 mod expression;
+mod filter;
 mod groups;
 mod index;
 mod library;
@@ -28,21 +31,22 @@ mod optimizer;
 mod private;
 mod reduce;
 mod registry;
+mod sample;
+mod series;
 mod suggest;
 mod train;
+mod update;
 mod value;
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
     program::Program,
     source::{FileId, SourceMap, Span},
+    stack::with_large_stack,
 };
 use evaluator::{Checked, Evaluator, Failed};
 use library::Library;
 use trainc_runtime::{artifact::DataSpec, data::Need};
-
-/// Stack of the thread that checks: evaluation recurses with the nesting of expressions and calls, which is limited.
-const STACK_BYTES: usize = 256 << 20;
 
 /// Where source files come from.
 pub trait Sources: Send {
@@ -83,7 +87,7 @@ pub fn check(
     root: FileId,
     settings: &[(String, String)],
 ) -> Result<Program, Vec<Diagnostic>> {
-    on_large_stack(|| check_here(sources, root, settings))
+    with_large_stack(|| check_here(sources, root, settings))
 }
 
 fn check_here(
@@ -105,14 +109,6 @@ pub fn diagnose(sources: &mut dyn Sources, root: FileId, settings: &[(String, St
         Ok(program) => program.warnings,
         Err(findings) => findings,
     }
-}
-
-fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
-        let joined = thread.expect("internal: a thread can be started").join();
-        joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 fn build(

@@ -38,6 +38,20 @@ pub(super) fn findings(library: &Library) -> Vec<Diagnostic> {
     findings
 }
 
+/// The names that an expression mentions, sorted.
+pub(super) fn mentioned(expr: &Expr) -> BTreeSet<String> {
+    let mut names = Names::default();
+    names.expression(expr);
+    names.used
+}
+
+/// Where statements first mention a name.
+pub(super) fn first_mention(statements: &[Statement], name: &str) -> Option<Span> {
+    let mut names = Names::default();
+    names.body(statements);
+    names.places.into_iter().find(|(mentioned, _)| mentioned == name).map(|(_, span)| span)
+}
+
 fn unused_constants(library: &Library, mentioned: &BTreeSet<String>) -> Vec<Diagnostic> {
     let own = library.consts.iter().filter(|constant| !library.is_std(constant.name.span.file));
     own.filter(|constant| !mentioned.contains(&constant.name.text))
@@ -66,7 +80,8 @@ impl Names {
     fn of(definition: &Definition) -> Names {
         let mut names = Names::default();
         let given: &[&str] = match definition.kind {
-            DefinitionKind::Optimizer => &["p", "grad", "rate", "t", "T"],
+            DefinitionKind::Optimizer => &["p", "grad", "raw", "noise", "rate", "t", "T"],
+            DefinitionKind::Filter => &["p", "grad", "rate", "t", "T"],
             DefinitionKind::Schedule => &["t", "T"],
             _ => &[],
         };
@@ -92,7 +107,11 @@ impl Names {
                 | Statement::Output { name, .. } => drop(self.defined.insert(name.text.clone())),
                 Statement::Assign { targets, .. } => self.defined.extend(targets.iter().map(|name| name.text.clone())),
                 Statement::Repeat { body, .. } => self.define(body),
-                Statement::Update { .. } | Statement::Result(_) => {}
+                Statement::Update { .. }
+                | Statement::Sample { .. }
+                | Statement::Optimize(_)
+                | Statement::Require { .. }
+                | Statement::Result(_) => {}
             }
         }
     }
@@ -114,14 +133,21 @@ impl Names {
                     self.dims(dims);
                     self.expression(init);
                 }
-                Statement::State { dims, init, .. } => {
+                Statement::State { count, dims, init, .. } => {
+                    count.iter().for_each(|count| self.expression(count));
                     self.dims(dims.as_deref().unwrap_or_default());
                     self.expression(init);
                 }
                 Statement::Assign { value, .. } | Statement::Output { value, .. } | Statement::Result(value) => {
                     self.expression(value);
                 }
-                Statement::Update { value, .. } => self.expression(value),
+                Statement::Update { position, value, .. } => {
+                    position.iter().for_each(|position| self.expression(position));
+                    self.expression(value);
+                }
+                Statement::Sample { value, .. } => self.expression(value),
+                Statement::Require { condition, .. } => self.expression(condition),
+                Statement::Optimize(_) => {}
                 Statement::Repeat { count, body, .. } => {
                     self.expression(count);
                     self.body(body);
@@ -208,7 +234,8 @@ impl Names {
     fn unused(&self, definition: &Definition) -> Vec<Diagnostic> {
         let mut findings = Vec::new();
         for parameter in &definition.parameters {
-            let is_matrix = definition.kind == DefinitionKind::Optimizer && parameter.tensor.is_some();
+            let updates = matches!(definition.kind, DefinitionKind::Optimizer | DefinitionKind::Filter);
+            let is_matrix = updates && parameter.tensor.is_some();
             if !is_matrix && !self.is_used(&parameter.name) {
                 findings.push(unused("the parameter", &parameter.name));
             }

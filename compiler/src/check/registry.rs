@@ -32,7 +32,7 @@ impl Place {
 pub(super) struct Registry {
     /// Parameters in order of creation.
     pub parameters: Vec<Parameter>,
-    /// Optimizer state.
+    /// States of optimizers and filters.
     pub states: Vec<State>,
     /// Inputs.
     pub inputs: Vec<Input>,
@@ -70,6 +70,17 @@ impl Registry {
         self.parameters.push(make());
         self.by_path.insert(path.to_string(), index);
         index
+    }
+
+    /// The index of a state, added when it is new: graphs of one program share states by name.
+    pub(super) fn state(&mut self, state: State) -> u32 {
+        match self.states.iter().position(|known| known.name == state.name) {
+            Some(index) => index as u32,
+            None => {
+                self.states.push(state);
+                self.states.len() as u32 - 1
+            }
+        }
     }
 
     /// The node that reads a parameter; one per graph.

@@ -6,6 +6,7 @@ use crate::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_runtime::artifact::Duration;
 
 /// Programs that import nothing but the library.
 #[derive(Default)]
@@ -80,10 +81,15 @@ fn gpt_with(edits: &[(&str, &str)]) -> Result<Program, String> {
 #[test]
 fn every_definition_of_the_library_goes_into_a_program() {
     let adamw = "adamw(betas = (0.9, 0.95), weight_decay = 0.1)";
-    for optimizer in ["sgd", "momentum", "nesterov", "adamw", "lion", "nsgd", "adafactor", "muon(weight_decay = 0.1)"] {
+    let optimizers = ["sgd", "momentum", "nesterov", "adamw", "lion", "nsgd", "adafactor", "filtered_adam", "dp_adam"];
+    for optimizer in optimizers.into_iter().chain(["muon(weight_decay = 0.1)"]) {
         let program = gpt_with(&[(adamw, optimizer), ("{ weight_decay = 0 }", "{ rate = 0.1x }")]);
         let program = program.unwrap_or_else(|found| panic!("{optimizer}: {found}"));
         assert_eq!(program.parameters.len(), 17, "{optimizer}");
+    }
+    for filter in ["lowpass", "lowpass(order = 2)", "kalman", "kalman(kappa = 0.5, gamma = 1)"] {
+        let clause = format!("clip 1.0\n    filter {filter}");
+        gpt_with(&[("clip 1.0", &clause)]).unwrap_or_else(|found| panic!("{filter}: {found}"));
     }
     let wsd = "wsd(peak = 2e-3, warmup = 5%, decay = 30%)";
     for schedule in [
@@ -129,7 +135,7 @@ fn groups_settings_and_freezing_reach_the_parameters() {
     let program = checked(text, &[("width", "96"), ("steps", "7"), ("precision", "bf16")]);
     assert!(program.is_err_and(|found| found.contains("precision")), "only clauses that are there can be set");
     let program = checked(text, &[("width", "96"), ("steps", "7")]).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((program.train.steps, program.parameters[0].shape[1]), (7, 96));
+    assert_eq!((program.train.steps, program.parameters[0].shape[1]), (Duration::Steps(7), 96));
     let found = checked(text, &[("widht", "96")]).expect_err("a misspelt setting is refused");
     assert!(found.contains("did you mean `width`?"), "{found}");
 }

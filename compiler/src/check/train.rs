@@ -3,12 +3,12 @@
 use super::{
     clause::{after, word_of},
     evaluator::{Checked, Evaluator, Failed, Mode},
-    groups::{Group, Rate, Selector},
+    filter::Point,
+    groups::{Group, Selector},
     library::{DefinitionId, Entity},
-    optimizer::Update,
     private::Private,
     suggest::closest,
-    value::{Number, Tensor, Value, shape_shown},
+    value::{Number, Value, shape_shown},
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -18,15 +18,16 @@ use crate::{
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Name, Unit, Word},
 };
 use trainc_kernels::ir::{Binary, Precision};
-use trainc_runtime::artifact::{DType, PrivateSpec};
+use trainc_runtime::artifact::{DType, Duration, PrivateSpec};
 
 /// Clauses of `train`.
-pub(super) const CLAUSES: [&str; 18] = [
+pub(super) const CLAUSES: [&str; 19] = [
     "model",
     "data",
     "loss",
     "metric",
     "optimizer",
+    "filter",
     "schedule",
     "steps",
     "batch",
@@ -44,6 +45,9 @@ pub(super) const CLAUSES: [&str; 18] = [
 
 /// Clauses whose value `--set` may override.
 pub(super) const SETTABLE: [&str; 4] = ["steps", "batch", "precision", "seed"];
+
+/// Longest run.
+const MAX_STEPS: f64 = u32::MAX as f64;
 
 /// A named definition with its arguments, as written in a clause.
 #[derive(Clone, Debug)]
@@ -65,8 +69,12 @@ pub(super) struct Plan {
     pub data: Option<usize>,
     loss: Expr,
     metrics: Vec<(Name, Expr)>,
-    optimizer: Use,
-    groups: Vec<Group>,
+    /// The optimizer where no group says otherwise.
+    pub optimizer: Use,
+    /// The filter of all gradients.
+    pub filter: Option<Use>,
+    /// What is different for some parameters.
+    pub groups: Vec<Group>,
     schedule: Expr,
     steps: Expr,
     clip: Option<(f64, Span)>,
@@ -96,7 +104,7 @@ impl Plan {
     }
 }
 
-impl Evaluator<'_> {
+impl<'p> Evaluator<'p> {
     /// Reads the `train` block.
     pub(super) fn plan(&mut self, block: &ClauseBlock) -> Checked<Plan> {
         self.known_clauses(block, "train", &CLAUSES, &["metric", "freeze", "group"]);
@@ -115,13 +123,14 @@ impl Evaluator<'_> {
             (Ok(clause), Ok(used)) => self.groups(clause, block, used),
             _ => Err(Failed),
         };
+        let private = self.private(block);
+        let filter = clause_of(block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose();
         let schedule = self.required(block, "schedule").and_then(|clause| self.single(clause)).cloned();
         let steps = self.required(block, "steps").and_then(|clause| self.single(clause)).cloned();
         let data = self.data_of(block);
         let metrics = self.metrics(block);
         let frozen = self.frozen(block);
         let clip = self.clip(block);
-        let private = self.private(block);
         let settings = self.settings(block);
         Ok(Plan {
             model: model?,
@@ -129,6 +138,7 @@ impl Evaluator<'_> {
             loss: loss?,
             metrics: metrics?,
             optimizer: used?,
+            filter: self.one_filter(filter?, private.as_ref().ok().and_then(Option::as_ref))?,
             groups: groups?,
             schedule: schedule?,
             steps: steps?,
@@ -137,6 +147,18 @@ impl Evaluator<'_> {
             private: private?,
             settings: settings?,
         })
+    }
+
+    /// The filter, which stands in `train` or, for who likes to see it there, in `private`.
+    fn one_filter(&mut self, outer: Option<Use>, private: Option<&Private>) -> Checked<Option<Use>> {
+        match (outer, private.and_then(|private| private.filter.clone())) {
+            (Some(outer), Some(inner)) => {
+                let error =
+                    Diagnostic::error("E0702", inner.span, "`filter` stands twice, in `train` and in `private`");
+                self.fail(error.also(outer.span, "first here").help("remove one of the two"))
+            }
+            (outer, inner) => Ok(outer.or(inner)),
+        }
     }
 
     fn required<'c>(&mut self, block: &'c ClauseBlock, keyword: &str) -> Checked<&'c Clause> {
@@ -178,6 +200,7 @@ impl Evaluator<'_> {
         let word = match kind {
             DefinitionKind::Model => "model",
             DefinitionKind::Optimizer => "optimizer",
+            DefinitionKind::Filter => "filter",
             DefinitionKind::Schedule => "schedule",
             DefinitionKind::Layer => "layer",
             DefinitionKind::Function => "function",
@@ -278,7 +301,7 @@ impl Evaluator<'_> {
         let (checkpoint_every, kept) = self.every(block, "checkpoint", "keep")?;
         let keep = self.optional(block, "keep", |this, expr| this.count(expr, "the checkpoints kept", 1.0..=1e6))?;
         Ok(TrainSettings {
-            steps: 0,
+            steps: Duration::Steps(0),
             batch: batch?,
             precision: precision?,
             seed: seed?.unwrap_or(0),
@@ -303,21 +326,29 @@ impl Evaluator<'_> {
         read(self, expr).map(Some)
     }
 
-    /// `evaluate every 200 batches 20`, `checkpoint every 500 keep 3`.
-    fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(u32, Option<u32>)> {
-        let Some(clause) = clause_of(block, keyword) else { return Ok((0, None)) };
+    /// `evaluate every 200 batches 20`, `checkpoint every 1 epochs keep 3`.
+    fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(Duration, Option<u32>)> {
+        let Some(clause) = clause_of(block, keyword) else { return Ok((Duration::Steps(0), None)) };
         let expected = 2
             * (usize::from(after(&clause.words, "every").is_some())
                 + usize::from(after(&clause.words, second).is_some()));
         if clause.words.len() != expected || expected == 0 {
-            return self.malformed(clause, "expected `every` and a number of steps");
+            return self.malformed(clause, "expected `every` and a number of steps or epochs");
         }
-        let mut number = |word: &str, what: &str| match after(&clause.words, word) {
-            Some(expr) => self.count(expr, what, 1.0..=4_294_967_295.0).map(|count| Some(count as u32)),
-            None => Ok(None),
+        let every = after(&clause.words, "every").map(|expr| self.interval(block, expr)).transpose()?;
+        let number = match after(&clause.words, second) {
+            Some(expr) => Some(self.count(expr, "this number", 1.0..=MAX_STEPS)? as u32),
+            None => None,
         };
-        let every = number("every", "the interval")?;
-        Ok((every.unwrap_or(0), number(second, "this number")?))
+        Ok((every.unwrap_or(Duration::Steps(0)), number))
+    }
+
+    fn interval(&mut self, block: &ClauseBlock, expr: &Expr) -> Checked<Duration> {
+        let number = self.quantity(expr, "the interval", &[Unit::None, Unit::Steps, Unit::Epochs])?;
+        if number.unit == Unit::Epochs {
+            return self.epochs(&number, clause_of(block, "data").is_some(), expr.span);
+        }
+        Ok(Duration::Steps(self.whole_in(number.value, expr.span, "the interval", 1.0..=MAX_STEPS)? as u32))
     }
 
     /// `precision bf16`, or the name of a constant that says so.
@@ -385,13 +416,18 @@ impl Evaluator<'_> {
             Some(private) => Some(self.guarantee(private, plan.data, &settings)?),
             None => None,
         };
-        let (gradients, bad) = match (&plan.private, &guarantee) {
-            (Some(private), Some(guarantee)) => self.private_gradients(forward.loss, private, guarantee)?,
-            _ => (self.gradients(forward.loss, plan)?, None),
+        let rate = self.rate(plan, &settings)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
+        let private = plan.private.as_ref().zip(guarantee.as_ref());
+        let (gradients, bad) = match private {
+            Some((private, guarantee)) => self.private_gradients(forward.loss, private, guarantee, &points)?,
+            None => (self.sampled_gradients(forward.loss, plan, &points)?, None),
         };
         let gradients = self.clipped(gradients, plan)?;
-        let rate = self.rate(plan, &settings)?;
-        self.updates(plan, &gradients, &rate)?;
+        let noise = guarantee.as_ref().map_or(0.0, PrivateSpec::noise);
+        self.updates(rules, filters, &gradients, &Value::number(noise))?;
         if let Some(bad) = bad {
             self.guarded_outputs(bad);
         }
@@ -402,9 +438,23 @@ impl Evaluator<'_> {
     /// Clipped sums alone, for samples that did not fit the physical batch of the step that they belong to.
     fn accumulation(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
         self.open(None, None)?;
-        let forward = self.forward(plan);
+        let accumulated = self.accumulated(plan, private);
         self.close();
-        self.accumulated(forward?.loss, private)
+        accumulated
+    }
+
+    fn accumulated(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
+        if !private.accumulates() {
+            return Ok(None);
+        }
+        let forward = self.forward(plan)?;
+        let settings = self.horizon(plan)?;
+        let rate = self.rate(plan, &settings)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
+        self.accumulated_sums(forward.loss, private, &points)?;
+        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
     }
 
     /// The model, the loss and the metrics.
@@ -471,10 +521,29 @@ impl Evaluator<'_> {
         settings.items_per_step = batch * positions.unwrap_or(1);
         settings.item = if positions.is_some() { "tokens" } else { "samples" }.into();
         let number = self.known_number(&plan.steps, "the horizon")?;
-        let steps = self.in_steps(&number, &settings, plan.steps.span)?;
-        settings.steps =
-            self.whole_in(steps.ceil(), plan.steps.span, "the number of steps", 1.0..=4_294_967_295.0)? as u32;
+        settings.steps = if number.unit == Unit::Epochs {
+            self.epochs(&number, plan.data.is_some(), plan.steps.span)?
+        } else {
+            let steps = self.in_steps(&number, &settings, plan.steps.span)?.ceil();
+            Duration::Steps(self.whole_in(steps, plan.steps.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
+        };
         Ok(settings)
+    }
+
+    /// A number of epochs, which the runtime makes into steps once it has opened the data.
+    fn epochs(&mut self, number: &Number, has_data: bool, span: Span) -> Checked<Duration> {
+        let epochs = number.value;
+        if !has_data {
+            let error = Diagnostic::error("E0712", span, "epochs of data that the program does not name")
+                .label("an epoch is one pass over the data, and no data are given")
+                .help("add `data NAME` to `train`, or say how long in steps, tokens or samples");
+            return self.fail(error);
+        }
+        if !(epochs > 0.0 && epochs.is_finite()) {
+            let error = Diagnostic::error("E0704", span, "the number of epochs must be positive");
+            return self.fail(error.label(format!("this is {epochs}")).help("write for example `3 epochs`"));
+        }
+        Ok(Duration::Epochs { epochs })
     }
 
     /// A duration in steps.
@@ -484,10 +553,9 @@ impl Evaluator<'_> {
             Unit::Tokens if settings.item == "tokens" => Ok(number.value / settings.items_per_step as f64),
             Unit::Samples => Ok(number.value / settings.batch as f64),
             Unit::Epochs => {
-                let error =
-                    Diagnostic::error("E0712", span, "the number of samples in an epoch is not known while compiling")
-                        .label("the data is read when the program runs")
-                        .help("say how long to train in steps, tokens or samples");
+                let error = Diagnostic::error("E0712", span, "epochs beside a horizon in other units")
+                    .label("how many steps this is shows only when the data are read")
+                    .help("give the horizon in epochs too, or this in steps, tokens, samples or %");
                 self.fail(error)
             }
             _ => {
@@ -498,9 +566,13 @@ impl Evaluator<'_> {
         }
     }
 
-    /// Gradients of the trainable parameters, by index.
-    fn gradients(&mut self, loss: NodeId, plan: &Plan) -> Checked<Vec<(u32, NodeId)>> {
-        let nodes = self.trainable(plan.model.span)?;
+    /// Gradients by some nodes, which stand for parameters.
+    pub(super) fn gradients(
+        &mut self,
+        loss: NodeId,
+        plan: &Plan,
+        nodes: Vec<(u32, NodeId)>,
+    ) -> Checked<Vec<(u32, NodeId)>> {
         let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
         let gradients = differentiate(&mut self.graph, loss, &wrt)
             .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
@@ -597,34 +669,6 @@ impl Evaluator<'_> {
         }
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))
-    }
-
-    fn updates(&mut self, plan: &Plan, gradients: &[(u32, NodeId)], rate: &Value) -> Checked<()> {
-        for &(index, gradient) in gradients {
-            let mut used = plan.optimizer.clone();
-            let mut rate = rate.clone();
-            let parameter = self.registry.parameters[index as usize].clone();
-            for group in plan.groups.iter().filter(|group| group.selects(&parameter)) {
-                rate = self.group_rate(group, rate)?;
-                used = group.overriding(used);
-            }
-            let given = self.given(&used.arguments)?;
-            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, span: used.span })?;
-        }
-        Ok(())
-    }
-
-    fn group_rate(&mut self, group: &Group, inherited: Value) -> Checked<Value> {
-        match group.rate {
-            None => Ok(inherited),
-            Some(Rate::Times(factor, span)) => {
-                self.binary(crate::syntax::tree::BinaryOp::Mul, inherited, Value::number(factor), span)
-            }
-            Some(Rate::Absolute(rate, span)) => {
-                let node = self.add(Op::constant(rate), &[], span)?;
-                Ok(Value::Tensor(Tensor { node, axes: Vec::new(), position: false }))
-            }
-        }
     }
 
     /// Loss and metrics on held-out data.

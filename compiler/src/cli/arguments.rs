@@ -1,7 +1,7 @@
 //! The command line, as clap sees it.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A compiler for deep-learning training.
 #[derive(Parser)]
@@ -47,6 +47,14 @@ pub struct Program {
     /// Override a `const` of the program, e.g. `--set width=256`
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+}
+
+impl Program {
+    /// The folder that relative paths of the program's data start at.
+    pub fn base(&self) -> PathBuf {
+        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
+        folder.unwrap_or(Path::new(".")).to_path_buf()
+    }
 }
 
 #[derive(Args)]

@@ -2,7 +2,7 @@
 
 use super::{arguments::Bench, failure::Failure, output, run};
 use serde_json::json;
-use std::{path::PathBuf, time::Instant};
+use std::time::Instant;
 use trainc_runtime::{Session, report};
 
 /// Steps before timing begins: pages are touched, caches and threads warm.
@@ -16,7 +16,7 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
     let artifact = run::artifact(&arguments.program)?;
     let mut options = run::options(&arguments.execution)?;
     options.steps = Some(u32::try_from(arguments.steps + WARM_UP).map_err(Failure::misuse)?);
-    options.base = arguments.program.file.parent().filter(|base| !base.as_os_str().is_empty()).map(PathBuf::from);
+    options.base = Some(arguments.program.base());
     let mut session = Session::new(artifact, &options).map_err(run::of_runtime)?;
     let (milliseconds, loss) = time_steps(&mut session, arguments.steps)?;
     let middle = milliseconds[milliseconds.len() / 2];

@@ -55,10 +55,10 @@ fn target(name: &str) -> Result<Isa, Failure> {
 
 fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> {
     match form {
-        Emit::Graph => print!("{:#?}", compilation.program.step),
+        Emit::Graph => print!("{}", compilation.program.step),
         Emit::Rewrites => {
             for (name, rewritten) in &compilation.entries {
-                println!("// {name}\n{:#?}", rewritten.graph);
+                println!("// {name}\n{}", rewritten.graph);
                 output::json(&rewritten.report);
             }
         }

@@ -48,7 +48,7 @@ fn describe(artifact: &Artifact) -> String {
         .map(|variant| format!("{:?} ({} kernels)", variant.isa, variant.kernels.len()))
         .collect();
     format!(
-        "{}, compiled by trainc {}, program {}\n{} steps, seed {}, arena {}, code for {}\n\n{}\n{}",
+        "{}, compiled by trainc {}, program {}\n{}, seed {}, arena {}, code for {}\n\n{}\n{}",
         manifest.name,
         manifest.compiler,
         &manifest.program_digest.get(..16).unwrap_or(&manifest.program_digest),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 use trainc_runtime::{
-    Numbers, Session,
+    Numbers, Session, artifact,
     report::{Observer, Progress},
 };
 
@@ -68,9 +68,12 @@ impl Observer for Terminal {
             output::bytes(manifest.arena_bytes),
             session.device().threads(),
         ));
+        if let (epochs @ artifact::Duration::Epochs { .. }, Some(steps)) = (manifest.train.steps, session.steps()) {
+            self.line(&format!("{epochs}: {steps} steps"));
+        }
         if std::io::stdout().is_terminal() {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left").expect("a template");
-            let bar = ProgressBar::new(u64::from(session.steps())).with_style(style);
+            let bar = ProgressBar::new(session.steps().map_or(0, u64::from)).with_style(style);
             bar.set_position(u64::from(session.steps_done()));
             bar.reset_eta();
             self.bar = Some(bar);

@@ -23,7 +23,7 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
     let artifact = artifact(&arguments.program)?;
     let mut options = options(&arguments.execution)?;
     options.steps = arguments.steps;
-    options.base = arguments.program.file.parent().filter(|base| !base.as_os_str().is_empty()).map(PathBuf::from);
+    options.base = Some(arguments.program.base());
     let path = arguments.out.clone().unwrap_or_else(|| default_directory(&arguments.program.file));
     if arguments.fresh {
         clear(&path).map_err(|error| Failure::run(format!("cannot clear {}: {error}", path.display())))?;
@@ -135,7 +135,7 @@ fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Result<
 fn say_budget_is_spent(session: &Session, directory: &RunDirectory) -> Result<(), Failure> {
     let Some(privacy) = session.privacy().map_err(of_runtime)? else { return Ok(()) };
     let (epsilon, budget) = (privacy.epsilon, privacy.budget.unwrap_or(f64::INFINITY));
-    let (done, steps) = (session.steps_done(), session.steps());
+    let (done, steps) = (session.steps_done(), session.steps().unwrap_or(0));
     eprintln!(
         "the privacy budget is spent: epsilon {epsilon:.4} of {budget} after {done} of {steps} steps; one more would exceed it"
     );

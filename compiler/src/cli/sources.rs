@@ -3,12 +3,13 @@
 use super::{arguments, failure::Failure, output};
 use std::path::{Path, PathBuf};
 use trainc::{
-    check::{self, Sources},
+    check::{self, CountRecords, Sources},
     compile::{self, Compilation, Provenance},
     diagnostic::Diagnostic,
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_runtime::data::Data;
 
 /// Files read so far.
 #[derive(Default)]
@@ -16,6 +17,8 @@ pub struct FileSources {
     map: SourceMap,
     /// Where each file of `map` lies; `None` for the standard library.
     paths: Vec<Option<PathBuf>>,
+    /// Where relative paths of the program's data start.
+    base: PathBuf,
 }
 
 /// Why a file is no source.
@@ -54,6 +57,13 @@ impl Sources for FileSources {
             Unread::NotText(diagnostic) => *diagnostic,
         })
     }
+
+    fn record_counter(&self) -> Box<CountRecords> {
+        let base = self.base.clone();
+        Box::new(move |data, needs| {
+            Some(Data::open(data, needs, &base).map(|data| data.train_records()).map_err(|error| error.to_string()))
+        })
+    }
 }
 
 /// A checked program and all that is needed to talk about it.
@@ -72,7 +82,7 @@ pub struct Loaded {
 /// [`Failure::Misuse`] if the file cannot be read, [`Failure::Program`] if it is wrong.
 pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
     let settings = settings(&arguments.set)?;
-    let mut sources = FileSources::default();
+    let mut sources = FileSources { base: base(&arguments.file), ..FileSources::default() };
     let root = sources.read(&arguments.file).map_err(|unread| match unread {
         Unread::Missing(reason) => Failure::Misuse(reason),
         Unread::NotText(diagnostic) => Failure::diagnosed(&sources.map, &[*diagnostic]),
@@ -104,6 +114,12 @@ pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap
     })?;
     compilation.milliseconds.insert("check", check_ms);
     Ok((compilation, loaded.map, loaded.provenance))
+}
+
+/// Where relative paths of a program's data start: the folder of its file.
+fn base(file: &Path) -> PathBuf {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {

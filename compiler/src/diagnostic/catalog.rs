@@ -1,7 +1,7 @@
 //! The table of all diagnostics. A new one needs a line here and a page in `spec/diagnostics/`.
 //!
 //! Ids never change their meaning and are never used again: `E01xx` text and grammar, `E02xx` names, `E03xx` shapes and
-//! kinds, `E04xx` units and constants, `E05xx` definitions, parameters and optimizers, `E06xx` data, `E07xx` clauses of
+//! kinds, `E04xx` units and constants, `E05xx` definitions, parameters, optimizers and filters, `E06xx` data, `E07xx` clauses of
 //! `train` and methods, `E08xx` resources; warnings likewise with `W`.
 
 /// A kind of diagnostic and its manual page.
@@ -103,6 +103,10 @@ catalog! {
     "E0514" "an update of something else"
     "E0515" "an unknown hyperparameter"
     "E0516" "a group without parameters"
+    "E0517" "a filter whose statements are out of order"
+    "E0518" "a requirement that is not met"
+    "E0519" "a `sample` that is not a sum of gradients"
+    "E0520" "a filter that changes nothing"
     "E0601" "a data block with two sources"
     "E0602" "text without a tokenizer"
     "E0603" "a field made the wrong way"
@@ -122,7 +126,7 @@ catalog! {
     "E0709" "a metric whose name is taken"
     "E0710" "an unknown precision"
     "E0711" "a loss that is not one number"
-    "E0712" "epochs of unknown length"
+    "E0712" "epochs that cannot be counted"
     "E0713" "a program without `train`"
     "E0714" "two `train` blocks"
     "E0750" "a private program without an amount"

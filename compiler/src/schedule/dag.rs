@@ -245,7 +245,7 @@ impl Dag {
     fn store_outputs(&mut self, choices: &Choices) {
         for position in 0..self.outputs.len() {
             let (output, id) = self.outputs[position].clone();
-            let storage = self.storage(id);
+            let mut storage = self.storage(id);
             let tensor = Tensor::of(&output);
             if tensor.is_some() && tensor == self.tensor(storage) {
                 continue;
@@ -254,8 +254,11 @@ impl Dag {
             let copied = tensor.is_some_and(|tensor| choices.copied.contains(&tensor) || taken);
             let fleeting = tensor.is_none()
                 && matches!(self.nodes[storage].op, Op::Parameter { .. } | Op::State { .. } | Op::Input { .. });
-            // In a buffer, for the kernel that copies must not compute it from elements that it has overwritten.
-            if copied {
+            // In a buffer, for the kernel that copies must not compute it from elements that it has overwritten. What is the
+            // old value of another tensor may itself be overwritten first.
+            if tensor.is_some_and(|tensor| choices.copied.contains(&tensor)) && is_place(&self.nodes[storage].op) {
+                storage = self.copy(storage);
+            } else if copied {
                 self.store(storage);
             }
             let value = if copied || fleeting { self.copy(storage) } else { storage };

@@ -257,9 +257,12 @@ impl Persistent {
         Entry {
             name: name.into(),
             inputs: calls.inputs.iter().filter(|(index, _)| fed(index) == InputKind::Field).map(input).collect(),
-            mask: calls.inputs.iter().find(|(index, _)| fed(index) == InputKind::Mask).map(|(_, (buffer, _, shape))| {
-                MaskBinding { offset: self.offset(Place::Buffer(*buffer, 0), placement), rows: shape[0] }
-            }),
+            mask: calls.inputs.iter().find(|(index, _)| fed(index) == InputKind::Mask).map(
+                |(_, (buffer, _, shape))| MaskBinding {
+                    offset: self.offset(Place::Buffer(*buffer, 0), placement),
+                    rows: shape[0],
+                },
+            ),
             outputs: calls.reports.iter().map(output).collect(),
             launches: calls.calls.iter().map(launch).collect(),
         }

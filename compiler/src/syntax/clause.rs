@@ -22,6 +22,7 @@ const KEYWORDS: &[(&str, &[&str])] = &[
             "loss",
             "metric",
             "optimizer",
+            "filter",
             "schedule",
             "steps",
             "batch",

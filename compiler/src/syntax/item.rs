@@ -6,7 +6,9 @@ use super::lex::unescape;
 use super::statement::{body, dims, end_of_statement, foreign_word, roles, tensor_type};
 use super::stream::{Read, Tokens, comma_list, expect, expect_name, found, name, other, symbol, to_brace, wrong_at};
 use super::token::{Kind, Symbol};
-use super::tree::{ClauseBlock, Const, Definition, DefinitionKind, File, Item, Parameter, Statement, Use};
+use super::tree::{
+    ClauseBlock, Const, Definition, DefinitionKind, Expr, ExprKind, File, Item, Parameter, Statement, Use,
+};
 use crate::diagnostic::{Diagnostic, did_you_mean};
 use nom::Parser;
 use nom::combinator::{map, opt};
@@ -36,7 +38,8 @@ pub(super) fn file(mut input: Tokens<'_>) -> File {
     }
 }
 
-const ITEMS: [&str; 9] = ["use", "const", "model", "layer", "function", "optimizer", "schedule", "data", "train"];
+const ITEMS: [&str; 10] =
+    ["use", "const", "model", "layer", "function", "optimizer", "filter", "schedule", "data", "train"];
 
 fn item(input: Tokens<'_>) -> Read<'_, Item> {
     match input.word_at(0) {
@@ -46,6 +49,7 @@ fn item(input: Tokens<'_>) -> Read<'_, Item> {
         Some("layer") => definition(input, DefinitionKind::Layer),
         Some("function") => definition(input, DefinitionKind::Function),
         Some("optimizer") => definition(input, DefinitionKind::Optimizer),
+        Some("filter") => definition(input, DefinitionKind::Filter),
         Some("schedule") => definition(input, DefinitionKind::Schedule),
         Some("data") => map(data, Item::Data).parse(input),
         Some("train") => map(train, Item::Train).parse(input),
@@ -133,6 +137,7 @@ fn definition(input: Tokens<'_>, kind: DefinitionKind) -> Read<'_, Item> {
     let input = to_brace(input);
     let short = input.at(Symbol::Equal);
     let (input, body) = match input.kind() {
+        Kind::Symbol(Symbol::OpenBrace) if kind == DefinitionKind::Filter => map(body, last_update).parse(input)?,
         Kind::Symbol(Symbol::OpenBrace) => body(input)?,
         Kind::Symbol(Symbol::Equal) => {
             map(expression, |value| vec![Statement::Result(value)]).parse(input.advance().next_line())?
@@ -141,6 +146,18 @@ fn definition(input: Tokens<'_>, kind: DefinitionKind) -> Read<'_, Item> {
     };
     let span = input.since(start);
     Ok((input, Item::Definition(Definition { kind, name, axes, parameters, result, roles, body, short, span })))
+}
+
+/// The body of a filter, whose last line is no result: the word `update` alone is the statement there too.
+fn last_update(mut body: Vec<Statement>) -> Vec<Statement> {
+    if let Some(Statement::Result(Expr { kind: ExprKind::Name(name), span })) = body.last()
+        && name == "update"
+    {
+        let update = Statement::Optimize(*span);
+        body.pop();
+        body.push(update);
+    }
+    body
 }
 
 fn no_body(input: Tokens<'_>, kind: &str, name: &str) -> Diagnostic {

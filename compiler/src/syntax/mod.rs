@@ -23,6 +23,7 @@ pub mod tree;
 
 use crate::diagnostic::Diagnostic;
 use crate::source::FileId;
+use crate::stack::with_large_stack;
 use std::cell::RefCell;
 
 pub use decode::decode;
@@ -39,7 +40,13 @@ pub struct Parsed {
 }
 
 /// Reads one source text. Never fails: what cannot be read is reported in [`Parsed::errors`] and left out of the tree.
+///
+/// The caller's stack does not matter: the grammar recurses in a thread with room for [`MAX_NESTING`] levels.
 pub fn parse(file: FileId, text: &str) -> Parsed {
+    with_large_stack(|| parse_here(file, text))
+}
+
+fn parse_here(file: FileId, text: &str) -> Parsed {
     if let Some(error) = limits::check_size(file, text.len()) {
         return Parsed { file: tree::File::default(), errors: vec![error] };
     }

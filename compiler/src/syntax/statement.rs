@@ -1,4 +1,4 @@
-//! Statements of models, layers, functions and optimizers, and the shapes in them.
+//! Statements of models, layers, functions, optimizers and filters, and the shapes in them.
 
 use super::expression::{enclosed, expression, index_entry, plain_expression};
 use super::stream::{
@@ -93,6 +93,9 @@ fn statement(input: Tokens<'_>) -> Read<'_, Vec<Statement>> {
         (_, Some("input")) if declares => preceded(keyword("input"), comma_list1(input_item)).parse(input),
         (_, Some("state")) if declares => preceded(keyword("state"), comma_list1(state_item)).parse(input),
         (_, Some("output")) if declares => map(output, |it| vec![it]).parse(input),
+        (_, Some("sample")) if before_value(input) => map(sample, |it| vec![it]).parse(input),
+        (_, Some("require")) if before_value(input) => map(require, |it| vec![it]).parse(input),
+        (_, Some("update")) if alone(input) => Ok((input.advance(), vec![Statement::Optimize(input.span())])),
         (_, Some(word)) => match misplaced(input, word) {
             Some(error) => Err(wrong_at(input, error)),
             None => map(named_or_result, |it| vec![it]).parse(input),
@@ -100,6 +103,21 @@ fn statement(input: Tokens<'_>) -> Read<'_, Vec<Statement>> {
         (Kind::Symbol(sign), _) if begins_no_line(sign) => Err(wrong_at(input, begins_with_operator(input))),
         _ => map(named_or_result, |it| vec![it]).parse(input),
     }
+}
+
+/// Whether a word and a value behind it can only be a statement: not `word(...)`, `word[...]` or `word - ...`.
+fn before_value(input: Tokens<'_>) -> bool {
+    let bracket = input.kind_at(1) == Kind::Symbol(Symbol::OpenParen) && !input.advance().touches();
+    let reserved = matches!(input.kind_at(1), Kind::Reserved(Reserved::Not | Reserved::If));
+    bracket || reserved || matches!(input.kind_at(1), Kind::Name | Kind::Number)
+}
+
+/// Whether a word is a line of its own with more lines behind it, where a value would be lost: so that the word is free
+/// as a name.
+fn alone(input: Tokens<'_>) -> bool {
+    let after = input.advance();
+    after.kind() == Kind::Newline
+        && !matches!(after.skip_newlines().kind(), Kind::Symbol(Symbol::CloseBrace) | Kind::End)
 }
 
 fn comma_list1<'a>(
@@ -129,7 +147,7 @@ fn misplaced(input: Tokens<'_>, word: &str) -> Option<Diagnostic> {
         "def" | "fn" | "func" | "class" | "struct" => {
             "write `layer name(...)` or `function name(...)` outside of this body"
         }
-        "model" | "layer" | "function" | "optimizer" | "schedule" | "data" | "train" | "use" | "const" => {
+        "model" | "layer" | "function" | "optimizer" | "filter" | "schedule" | "data" | "train" | "use" | "const" => {
             let error = Diagnostic::error("E0123", input.span(), format!("`{word}` stands inside a body"))
                 .label("definitions stand at the top of a file")
                 .help("move it out of this body; if the body should have ended, a `}` is missing above");
@@ -147,7 +165,7 @@ pub(super) fn foreign_word(input: Tokens<'_>, word: &str, help: &str) -> Diagnos
         .help(help)
 }
 
-/// `names = value`, `name <- value`, or a value.
+/// `names = value`, `name <- value`, `name[k] <- value`, or a value.
 fn named_or_result(input: Tokens<'_>) -> Read<'_, Statement> {
     if input.kind() == Kind::Name {
         match input.kind_at(1) {
@@ -158,8 +176,24 @@ fn named_or_result(input: Tokens<'_>) -> Read<'_, Statement> {
     }
     let (after, value) = expression(input)?;
     match after.kind() {
+        Kind::Symbol(Symbol::LeftArrow) if element(&value).is_some() => {
+            let (target, position) = element(&value).expect("just seen");
+            let (after, value) = expression(after.advance().next_line())?;
+            Ok((after, Statement::Update { target, position: Some(position), value }))
+        }
         Kind::Symbol(sign @ (Symbol::Equal | Symbol::LeftArrow)) => Err(wrong_at(after, bad_target(value.span, sign))),
         _ => Ok((after, Statement::Result(value))),
+    }
+}
+
+/// The name and the position of `name[k]`.
+fn element(value: &Expr) -> Option<(Name, Expr)> {
+    let ExprKind::Index { base, entries } = &value.kind else { return None };
+    match (&base.kind, &entries[..]) {
+        (ExprKind::Name(name), [IndexEntry::Position(position)]) => {
+            Some((Name { text: name.clone(), span: base.span }, position.clone()))
+        }
+        _ => None,
     }
 }
 
@@ -187,7 +221,7 @@ fn assign(input: Tokens<'_>) -> Read<'_, Statement> {
 fn update(input: Tokens<'_>) -> Read<'_, Statement> {
     let (input, target) = name(input)?;
     let (input, value) = expression(input.advance().next_line())?;
-    Ok((input, Statement::Update { target, value }))
+    Ok((input, Statement::Update { target, position: None, value }))
 }
 
 fn output(input: Tokens<'_>) -> Read<'_, Statement> {
@@ -218,12 +252,42 @@ fn input_item(input: Tokens<'_>) -> Read<'_, Statement> {
     Ok((input, Statement::Input { name, tensor }))
 }
 
+/// `m = 0`, `rows: [m] = 0`, `s[n] = 0`.
 fn state_item(input: Tokens<'_>) -> Read<'_, Statement> {
     let (input, name) = expect_name("the name of a state").parse(input)?;
+    let (input, count) = match input.at(Symbol::OpenBracket) {
+        true => map(|input| enclosed(input, Symbol::OpenBracket, plain_expression), Some).parse(input)?,
+        false => (input, None),
+    };
     let (input, dims) = opt(preceded(symbol(Symbol::Colon), dims)).parse(input)?;
     let (input, _) = expect(Symbol::Equal, |input| no_value(input, "state")).parse(input)?;
     let (input, init) = expression(input.next_line())?;
-    Ok((input, Statement::State { name, dims, init }))
+    Ok((input, Statement::State { name, count, dims, init }))
+}
+
+/// `sample c * gradient(p + d)`.
+fn sample(input: Tokens<'_>) -> Read<'_, Statement> {
+    let start = input.span();
+    let (input, value) = expression(input.advance())?;
+    Ok((input, Statement::Sample { value, span: input.since(start) }))
+}
+
+/// `require condition, "message"`.
+fn require(input: Tokens<'_>) -> Read<'_, Statement> {
+    let start = input.span();
+    let (input, condition) = plain_expression(input.advance())?;
+    let no_message = |input: Tokens<'_>| {
+        Diagnostic::error("E0113", input.span(), "this requirement has no message")
+            .label(format!("expected `,` and a text, found {}", found(input)))
+            .help("say what is wrong if it does not hold: `require x > 0, \"x must be positive\"`")
+    };
+    let (input, _) = expect(Symbol::Comma, no_message).parse(input)?;
+    let input = input.next_line();
+    if input.kind() != Kind::Text {
+        return Err(wrong_at(input, no_message(input)));
+    }
+    let (input, message) = plain_expression(input)?;
+    Ok((input, Statement::Require { condition, message, span: input.since(start) }))
 }
 
 /// `param name: [outputs | inputs] ~ distribution role r`.

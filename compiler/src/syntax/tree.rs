@@ -25,7 +25,7 @@ pub enum Item {
     Use(Use),
     /// `const width = 384`.
     Const(Const),
-    /// `model`, `layer`, `function`, `optimizer` or `schedule`.
+    /// `model`, `layer`, `function`, `optimizer`, `filter` or `schedule`.
     Definition(Definition),
     /// `data Name { clauses }`.
     Data(ClauseBlock),
@@ -62,6 +62,8 @@ pub enum DefinitionKind {
     Function,
     /// A rule that moves a parameter.
     Optimizer,
+    /// A rule that changes a gradient before the optimizer sees it.
+    Filter,
     /// A number for each step.
     Schedule,
 }
@@ -146,10 +148,13 @@ pub enum Statement {
         /// The whole statement.
         span: Span,
     },
-    /// `state m = 0` in an optimizer: shaped like the parameter, unless dims are given (`state rows: [m] = 0`).
+    /// `state m = 0` in an optimizer or a filter: shaped like the parameter, unless dims are given
+    /// (`state rows: [m] = 0`). `state s[n] = 0` declares a list of n states.
     State {
         /// Its name.
         name: Name,
+        /// How many, if it is a list.
+        count: Option<Expr>,
         /// The dims, where they differ from the parameter's.
         dims: Option<Vec<Dim>>,
         /// The initial value.
@@ -162,10 +167,12 @@ pub enum Statement {
         /// The value.
         value: Expr,
     },
-    /// `m <- ...`: the new value of a parameter or state.
+    /// `m <- ...`, `s[k] <- ...`: the new value of a parameter, a state or a gradient.
     Update {
         /// What is updated.
         target: Name,
+        /// Which of a list of states.
+        position: Option<Expr>,
         /// The new value.
         value: Expr,
     },
@@ -187,6 +194,24 @@ pub enum Statement {
         name: Name,
         /// The value.
         value: Expr,
+    },
+    /// `sample c * gradient(p + d) + (1 - c) * gradient(p)` in a filter: where the gradient is taken.
+    Sample {
+        /// A sum of gradients.
+        value: Expr,
+        /// The whole statement.
+        span: Span,
+    },
+    /// `update` in a filter: here the optimizer moves the parameter.
+    Optimize(Span),
+    /// `require kappa > 0, "kappa must be positive"`: what must hold while compiling.
+    Require {
+        /// The condition.
+        condition: Expr,
+        /// What is said if it does not hold: a text.
+        message: Expr,
+        /// The whole statement.
+        span: Span,
     },
     /// The last expression of a body: its result.
     Result(Expr),

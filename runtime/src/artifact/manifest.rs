@@ -1,6 +1,7 @@
 //! The manifest: everything the runtime knows about a program. Plain data, serialised as JSON inside the artifact.
 
-use crate::privacy::Accountant;
+use super::Duration;
+use crate::privacy::{Accountant, Mechanism};
 use serde::{Deserialize, Serialize};
 
 /// Version of the artifact format; the runtime refuses any other.
@@ -151,6 +152,22 @@ pub struct PrivateSpec {
     pub accountant: Accountant,
     /// Whether noise and sampling are keyed by the operating system rather than by the seed.
     pub secure: bool,
+}
+
+impl PrivateSpec {
+    /// Standard deviation of the noise in each coordinate of the mean gradient.
+    pub fn noise(&self) -> f64 {
+        self.noise_multiplier * self.clip / self.expected_batch as f64
+    }
+
+    /// So many steps, for an accountant.
+    pub fn mechanism(&self, steps: u64) -> Mechanism {
+        Mechanism {
+            sampling_rate: self.expected_batch as f64 / self.records as f64,
+            noise_multiplier: self.noise_multiplier,
+            steps,
+        }
+    }
 }
 
 /// How the samples of a private step are drawn.
@@ -380,16 +397,16 @@ pub struct Control {
 /// How training runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainSpec {
-    /// Horizon in updates.
-    pub steps: u32,
+    /// The horizon.
+    pub steps: Duration,
     /// Seed of every draw and of the data order.
     pub seed: u64,
-    /// Evaluate after every so many updates (0: only at the end).
-    pub evaluate_every: u32,
+    /// Evaluate so often (0 steps: only at the end).
+    pub evaluate_every: Duration,
     /// How many batches an evaluation averages over (fewer if the data ends).
     pub evaluate_batches: u32,
-    /// Save after every so many updates (0: only at the end).
-    pub checkpoint_every: u32,
+    /// Save so often (0 steps: only at the end).
+    pub checkpoint_every: Duration,
     /// How many checkpoints to keep.
     pub keep: u32,
     /// Tokens (or samples) that one step consumes, for the speed display.

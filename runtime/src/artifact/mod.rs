@@ -14,10 +14,12 @@
 //! Numbers are little-endian. Nothing of a file is believed, and nothing is allocated by its word, before the lengths
 //! agree with the file's size and the digest with its contents.
 
+mod duration;
 mod format;
 mod manifest;
 mod verify;
 
+pub use duration::Duration;
 pub use format::{ArtifactError, HEADER_BYTES};
 pub use manifest::*;
 pub use verify::{Defect, verify};

@@ -10,6 +10,7 @@ mod error;
 mod hash;
 mod need;
 mod npy;
+mod npz;
 mod packing;
 mod paths;
 pub(crate) mod permutation;

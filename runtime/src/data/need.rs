@@ -38,6 +38,14 @@ impl Need {
         Ok(needs)
     }
 
+    /// The demands of a program on its data: all entries are fed from it but the one that generates.
+    ///
+    /// # Errors
+    /// As [`Need::of`].
+    pub fn of_program(entries: &[Entry]) -> Result<Vec<Need>, String> {
+        Self::of(entries.iter().filter(|entry| entry.name != "generate"))
+    }
+
     fn from_binding(binding: &InputBinding) -> Self {
         Need {
             field: binding.field.clone(),

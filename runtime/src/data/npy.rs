@@ -1,8 +1,8 @@
-//! NumPy arrays: `.npy` files (format 1.0 to 3.0) and `.npz` archives whose members are stored uncompressed, as
-//! `numpy.savez` writes them.
+//! NumPy arrays: `.npy` files (format 1.0 to 3.0) and `.npz` archives of them.
 
 use super::table::{Column, Scalar};
-use super::{DataError, paths};
+use super::{DataError, npz, paths};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Longest header that is believed.
@@ -15,10 +15,10 @@ pub fn read(path: &str, base: &Path, fields: &[(String, String)]) -> Result<Vec<
     let wrong = |problem: String| DataError::file(&path, problem);
     let column = |(field, member): &(String, String)| {
         let array = match bytes.starts_with(b"PK") {
-            true => npz_member(&bytes, member)?,
-            false => &bytes,
+            true => npz::member(&bytes, member)?,
+            false => Cow::Borrowed(&bytes[..]),
         };
-        parse(array, field).map_err(|problem| format!("array `{member}`: {problem}"))
+        parse(&array, field).map_err(|problem| format!("array `{member}`: {problem}"))
     };
     fields.iter().map(|field| column(field).map_err(wrong)).collect()
 }
@@ -85,72 +85,4 @@ fn scalar_of(descr: &str) -> Result<Scalar, String> {
         "<f8" => Scalar::F64,
         other => return Err(format!("its type `{other}` is not supported (numbers of at most 64 bits are)")),
     })
-}
-
-/// A little-endian number in an archive's directory.
-fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
-    let mut word = [0; 8];
-    word[..size].copy_from_slice(bytes.get(at..at.checked_add(size)?)?);
-    Some(u64::from_le_bytes(word))
-}
-
-/// The contents of member `NAME.npy` of a ZIP archive (PKWARE APPNOTE 6.3, sections 4.3.7, 4.3.12, 4.3.16).
-fn npz_member<'a>(bytes: &'a [u8], name: &str) -> Result<&'a [u8], String> {
-    let directory = find_directory(bytes).ok_or("not a complete .npz archive")?;
-    let mut found = Vec::new();
-    let mut at = directory;
-    while bytes.get(at..).is_some_and(|rest| rest.starts_with(b"PK\x01\x02")) {
-        let entry = DirectoryEntry::read(bytes, at).ok_or("its directory is damaged")?;
-        if entry.name.strip_suffix(".npy").unwrap_or(entry.name) == name {
-            return entry.contents(bytes);
-        }
-        found.push(format!("`{}`", entry.name.strip_suffix(".npy").unwrap_or(entry.name)));
-        at += entry.bytes;
-    }
-    Err(format!("no array `{name}` in it (there are: {})", found.join(", ")))
-}
-
-/// Offset of the central directory.
-fn find_directory(bytes: &[u8]) -> Option<usize> {
-    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06")?;
-    // The record ends with the length of a comment, which must be there for the record to be complete.
-    number(bytes, end + 20, 2)?;
-    usize::try_from(number(bytes, end + 16, 4)?).ok()
-}
-
-struct DirectoryEntry<'a> {
-    name: &'a str,
-    method: u64,
-    size: u64,
-    local: u64,
-    bytes: usize,
-}
-
-impl<'a> DirectoryEntry<'a> {
-    fn read(bytes: &'a [u8], at: usize) -> Option<Self> {
-        let [name, extra, comment] = [28, 30, 32].map(|field| number(bytes, at + field, 2));
-        let (name, extra, comment) = (name? as usize, extra? as usize, comment? as usize);
-        Some(Self {
-            name: std::str::from_utf8(bytes.get(at + 46..at + 46 + name)?).ok()?,
-            method: number(bytes, at + 10, 2)?,
-            size: number(bytes, at + 20, 4)?,
-            local: number(bytes, at + 42, 4)?,
-            bytes: 46 + name + extra + comment,
-        })
-    }
-
-    fn contents(&self, bytes: &'a [u8]) -> Result<&'a [u8], String> {
-        if self.method != 0 {
-            return Err("it is compressed: write it with numpy.savez, not savez_compressed".to_owned());
-        }
-        if self.size == 0xffff_ffff || self.local == 0xffff_ffff {
-            return Err("archives of 4 GB and more are not supported: save the arrays as .npy files".to_owned());
-        }
-        let local = self.local as usize;
-        let contents = || {
-            let begin = local + 30 + number(bytes, local + 26, 2)? as usize + number(bytes, local + 28, 2)? as usize;
-            bytes.get(begin..begin.checked_add(self.size as usize)?)
-        };
-        contents().ok_or_else(|| "the archive is incomplete".to_owned())
-    }
 }

@@ -8,7 +8,7 @@ pub use batch::Batch;
 pub use generate::GenerateOptions;
 pub use private::Privacy;
 
-use crate::artifact::{Artifact, Control, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
+use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Source};
 use crate::checkpoint::{self, Opened, State};
 use crate::data::{Data, Need, Split, Tokenizer};
@@ -43,7 +43,8 @@ pub struct Session {
     manifest: Manifest,
     device: Cpu,
     seed: u64,
-    steps: u32,
+    /// The horizon; `None` while it depends on data that is not open yet.
+    steps: Option<u32>,
     base: PathBuf,
     /// Updates made.
     step: u32,
@@ -88,14 +89,14 @@ impl Session {
         let manifest = artifact.manifest;
         let mut session = Self {
             seed: options.seed.unwrap_or(manifest.train.seed),
-            steps: options.steps.unwrap_or(manifest.train.steps),
+            steps: options.steps.or(fixed_steps(&manifest)),
             base: options.base.clone().unwrap_or_else(|| PathBuf::from(".")),
             step: 0,
             position: 0,
             data: None,
             tokenizer: None,
             numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
-            private: Private::new(&manifest, options.steps.unwrap_or(manifest.train.steps))?,
+            private: Private::new(&manifest)?,
             manifest,
             device,
         };
@@ -129,12 +130,48 @@ impl Session {
         self.step
     }
 
-    /// The horizon in updates.
-    pub fn steps(&self) -> u32 {
+    /// The horizon in updates. `None` if the program counts epochs and its data is not open yet; see
+    /// [`Session::horizon`].
+    pub fn steps(&self) -> Option<u32> {
         self.steps
     }
 
-    /// The seed of every draw.
+    /// The horizon in updates. If the program counts epochs, its data is opened to learn how long one is.
+    ///
+    /// # Errors
+    /// When that data cannot be used, or so many epochs are more steps than can be counted.
+    pub fn horizon(&mut self) -> Result<u32> {
+        if let Some(steps) = self.steps {
+            return Ok(steps);
+        }
+        let records = self.open_data()?.train_records();
+        let batch = self.samples_per_step()?;
+        let Some(steps) = self.manifest.train.steps.horizon(records, batch) else {
+            return Error::misuse(format!("so many epochs of {records} records are more than {} steps", u32::MAX));
+        };
+        self.steps = Some(steps);
+        Ok(steps)
+    }
+
+    /// Whether an interval of the program ends with the update made last.
+    pub(crate) fn completes(&mut self, interval: Duration) -> Result<bool> {
+        let records = match interval {
+            Duration::Steps(_) => 0,
+            Duration::Epochs { .. } => self.open_data()?.train_records(),
+        };
+        let batch = self.samples_per_step()?;
+        Ok(interval.ends_with(self.step, records, batch))
+    }
+
+    /// Samples of an update; of a private one, expected.
+    fn samples_per_step(&self) -> Result<u64> {
+        match &self.manifest.private {
+            Some(private) => Ok(private.expected_batch),
+            None => Ok(batch_size(entry(&self.manifest, "step")?)),
+        }
+    }
+
+    /// The seed of every draw but those of secure private training.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -148,8 +185,7 @@ impl Session {
             let Some(spec) = &self.manifest.data else {
                 return Error::misuse("the program has no data: feed batches with `step_with`");
             };
-            let fed = self.manifest.entries.iter().filter(|entry| entry.name != "generate");
-            let needs = Need::of(fed).map_err(Error::Misuse)?;
+            let needs = Need::of_program(&self.manifest.entries).map_err(Error::Misuse)?;
             let data = Data::open(spec, &needs, &self.base)?;
             self.private.as_ref().map_or(Ok(()), |private| private.check_records(data.train_records()))?;
             self.data = Some(data);
@@ -181,7 +217,8 @@ impl Session {
     /// that.
     ///
     /// # Errors
-    /// When the batch does not fit the model, the horizon has been reached, or the privacy budget is spent.
+    /// When the batch does not fit the model, the horizon has been reached, or the privacy budget is spent. A horizon in
+    /// epochs is one in the program's own data, which must then be there, unless [`Options::steps`] gives another.
     pub fn step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
         if self.private.is_some() {
             return self.private_step_with(batch);
@@ -190,10 +227,11 @@ impl Session {
         self.update()
     }
 
-    fn check_horizon(&self) -> Result<()> {
-        match self.step < self.steps {
+    fn check_horizon(&mut self) -> Result<()> {
+        let steps = self.horizon()?;
+        match self.step < steps {
             true => Ok(()),
-            false => Error::misuse(format!("the run has made all its {} steps", self.steps)),
+            false => Error::misuse(format!("the run has made all its {steps} steps")),
         }
     }
 
@@ -266,7 +304,8 @@ impl Session {
             seed_low: self.seed as u32,
             seed_high: (self.seed >> 32) as u32,
             step: self.step,
-            steps: self.steps,
+            // Only the step knows schedules, and it knows the horizon.
+            steps: self.steps.unwrap_or(0),
             key: self.private.as_ref().map_or([0; 8], Private::key_words),
         };
         let bytes = bytemuck::bytes_of(&control);
@@ -387,10 +426,8 @@ impl Session {
         opened.check(&self.manifest)?;
         let state = opened.state();
         if let Some(private) = &mut self.private {
-            let left = self.steps.saturating_sub(state.step);
-            private
-                .restore(state.controllers.get(PRIVACY), state.step, left)
-                .map_err(|reason| opened.damaged(reason))?;
+            let account = state.controllers.get(PRIVACY);
+            private.restore(account, state.step).map_err(|reason| opened.damaged(reason))?;
         }
         let arena = self.device.arena_mut();
         for tensor in &self.manifest.tensors {
@@ -427,6 +464,14 @@ fn tokenizer_spec(source: &Source) -> Option<&TokenizerSpec> {
 
 fn entry<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a Entry> {
     manifest.entry(name).ok_or_else(|| Error::Misuse(format!("the program `{}` cannot {name}", manifest.name)))
+}
+
+/// The horizon, if it does not depend on the data.
+fn fixed_steps(manifest: &Manifest) -> Option<u32> {
+    match manifest.train.steps {
+        Duration::Steps(steps) => Some(steps),
+        Duration::Epochs { .. } => None,
+    }
 }
 
 /// Records that one call of an entry consumes.

@@ -24,6 +24,8 @@ const SUMS: &str = "private.sum.";
 pub(super) struct Private {
     spec: PrivateSpec,
     account: Account,
+    /// The horizon that the account reckons with.
+    planned: Option<u32>,
     /// Of secure noise and samples; drawn anew whenever the session may be at a step again.
     key: Option<Key>,
     /// Records of the step at hand; reused.
@@ -67,16 +69,16 @@ enum Rows<'a> {
 }
 
 impl Private {
-    /// Begins the account of a program's run of `steps` updates; `None` if the program is not private.
-    pub(super) fn new(manifest: &Manifest, steps: u32) -> Result<Option<Self>> {
+    /// Begins the account of a program's run; `None` if the program is not private.
+    pub(super) fn new(manifest: &Manifest) -> Result<Option<Self>> {
         let Some(spec) = manifest.private.clone() else { return Ok(None) };
         let mut ledger = Ledger::new(spec.delta, spec.accountant)?;
-        ledger.begin(mechanism(&spec, steps.into()))?;
+        ledger.begin(mechanism(&spec, 0))?;
         let passes = manifest.entry("accumulate").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default();
         let rows = entry(manifest, "step")?.mask.map_or(0, |mask| mask.rows as usize);
         let key = new_key(&spec)?;
         let account = Account { ledger, non_finite: 0 };
-        Ok(Some(Self { spec, account, key, drawn: Vec::new(), blank: vec![false; rows], passes }))
+        Ok(Some(Self { spec, account, planned: None, key, drawn: Vec::new(), blank: vec![false; rows], passes }))
     }
 
     /// Adds the names of the numbers that every private step reports.
@@ -103,11 +105,11 @@ impl Private {
         serde_json::to_value(&self.account).expect("an account is plain data")
     }
 
-    /// Goes on with the account of a checkpoint after `done` updates, `left` steps before the horizon.
-    pub(super) fn restore(&mut self, json: Option<&serde_json::Value>, done: u32, left: u32) -> Result<(), String> {
+    /// Goes on with the account of a checkpoint after `done` updates.
+    pub(super) fn restore(&mut self, json: Option<&serde_json::Value>, done: u32) -> Result<(), String> {
         let json = json.ok_or("it does not say what privacy has been spent")?;
         let mut account: Account = serde_json::from_value(json.clone()).map_err(|error| error.to_string())?;
-        account.ledger.begin(mechanism(&self.spec, left.into())).map_err(|error| error.to_string())?;
+        account.ledger.begin(mechanism(&self.spec, 0)).map_err(|error| error.to_string())?;
         let spent = account.ledger.spent().iter().fold(0u64, |sum, phase| sum.saturating_add(phase.steps));
         if !(u64::from(done)..MOST_STEPS).contains(&spent) {
             return Err(format!("its account has {spent} steps after {done} updates"));
@@ -118,7 +120,16 @@ impl Private {
         account.ledger.epsilon().map_err(|error| error.to_string())?;
         // A step that is made again must not have the noise that it had before.
         self.key = new_key(&self.spec).map_err(|error| error.to_string())?;
-        self.account = account;
+        (self.account, self.planned) = (account, None);
+        Ok(())
+    }
+
+    /// Reckons with a horizon of `steps`, of which `done` are done: the account is exact there, and cheap up to there.
+    fn plan(&mut self, steps: u32, done: u32) -> Result<()> {
+        if self.planned != Some(steps) {
+            self.account.ledger.begin(mechanism(&self.spec, steps.saturating_sub(done).into()))?;
+            self.planned = Some(steps);
+        }
         Ok(())
     }
 
@@ -168,6 +179,13 @@ impl Session {
     /// # Errors
     /// When the account cannot be computed.
     pub fn budget_is_spent(&mut self) -> Result<bool> {
+        if self.private.is_none() {
+            return Ok(false);
+        }
+        let (steps, done) = (self.horizon()?, self.step);
+        if let Some(private) = &mut self.private {
+            private.plan(steps, done)?;
+        }
         match &mut self.private {
             Some(Private { spec: PrivateSpec { epsilon: Some(budget), .. }, account, .. }) => {
                 Ok(account.ledger.would_exceed(*budget)?)

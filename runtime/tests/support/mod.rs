@@ -48,11 +48,11 @@ fn number(name: &str, offset: u64) -> OutputBinding {
 
 fn train(item: &str) -> TrainSpec {
     TrainSpec {
-        steps: 20,
+        steps: Duration::Steps(20),
         seed: 1,
-        evaluate_every: 5,
+        evaluate_every: Duration::Steps(5),
         evaluate_batches: 2,
-        checkpoint_every: 5,
+        checkpoint_every: Duration::Steps(5),
         keep: 2,
         items_per_step: 16,
         item: item.into(),

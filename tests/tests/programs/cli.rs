@@ -99,6 +99,64 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     assert_eq!((lines("through"), lines("killed")), (120, 120));
 }
 
+/// A plane through made-up points; `steps`, `evaluate` and `checkpoint` count epochs.
+fn regression_in_epochs(folder: &Path, points: usize) {
+    let text = trainc_tests::program::read("dsl-examples/linear_regression.train");
+    let epochs = "steps 3 epochs  batch 16\n    evaluate every 1 epochs\n    checkpoint every 0.5 epochs keep 10";
+    let text = text.replace("steps 200  batch 16", epochs);
+    let text = text.replace("constant(0.1)", "cosine(0.1, warmup = 1 epochs)");
+    fs::write(folder.join("line.train"), text).unwrap();
+    let value = |i: usize, k: usize| ((i * (7 + 4 * k) + k) % 31) as f64 / 31.0;
+    let row = |i: usize| {
+        let [a, b, c] = [0, 1, 2].map(|k| value(i, k));
+        format!("{a},{b},{c},{}\n", a - 2.0 * b + 0.5 * c)
+    };
+    fs::write(folder.join("points.csv"), (0..points).map(row).collect::<String>()).unwrap();
+}
+
+#[test]
+fn epochs_become_steps_of_the_data_and_stay_so_on_resuming() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    regression_in_epochs(path, 200);
+    // 180 points to train on, 16 a step: 33.75 steps.
+    let check = run(path, &["check", "line.train"]);
+    let shown = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(shown.contains("3 epochs of 180 samples, 34 steps"), "{shown}");
+    let whole = run(path, &["run", "line.train", "--out", "whole", "--json"]);
+    assert_eq!(code(&whole), 0, "{}", stderr(&whole));
+    let summary: Value = serde_json::from_str(&fs::read_to_string(path.join("whole/summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["steps"], &summary["steps_done"]), (&34.into(), &34.into()));
+    let metrics = fs::read_to_string(path.join("whole/metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let evaluated: Vec<u64> =
+        lines.iter().filter(|line| line.get("valid_loss").is_some()).filter_map(|line| line["step"].as_u64()).collect();
+    assert_eq!(evaluated, [11, 22, 33], "after 11.25, 22.5 and 33.75 steps");
+    let rates: Vec<f64> = lines.iter().filter_map(|line| line["rate"].as_f64()).collect();
+    assert!(rates[..11].is_sorted() && rates[11..].is_sorted_by(|a, b| a >= b), "{rates:?}");
+
+    // Where a run was killed while it saved step 17 it goes on to the same end.
+    let parts = path.join("parts");
+    assert_eq!(code(&run(path, &["run", "line.train", "--out", "parts"])), 0);
+    for step in 18..=34 {
+        let _ = fs::remove_dir_all(parts.join(format!("checkpoints/step-{step:06}")));
+    }
+    let resumed = run(path, &["resume", "parts"]);
+    assert!(stderr(&resumed).contains("at step 17"), "{}", stderr(&resumed));
+    assert_eq!(last_tensors(&path.join("whole")), last_tensors(&parts));
+
+    // Data that has grown does not change the horizon that the run began with.
+    fs::remove_dir_all(parts.join("checkpoints/step-000034")).unwrap();
+    regression_in_epochs(path, 400);
+    assert_eq!(code(&run(path, &["resume", "parts"])), 0);
+    assert!(parts.join("checkpoints/step-000034").is_dir() && !parts.join("checkpoints/step-000035").exists());
+
+    fs::remove_file(path.join("points.csv")).unwrap();
+    let check = run(path, &["check", "line.train"]);
+    let shown = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(shown.contains("3 epochs (the steps are counted when the data can be opened: no file"), "{shown}");
+}
+
 #[test]
 fn an_interrupted_run_saves_and_says_how_to_go_on() {
     let folder = workplace();

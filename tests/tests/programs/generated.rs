@@ -58,22 +58,23 @@ fn an_optimizer_that_transposes_its_parameter_agrees_with_the_interpreter() {
         schedule 0.1
         steps 10 batch 5
     }";
-    compare(text).unwrap();
+    compare(text, STEPS, UPDATE_TOLERANCE).unwrap();
 }
 
 /// What is wrong with the program of this number, with its text.
 fn failure(seed: u64) -> Option<String> {
     let text = arbitrary::program(seed);
-    let compared = panic::catch_unwind(|| compare(&text));
+    let compared = panic::catch_unwind(|| compare(&text, STEPS, UPDATE_TOLERANCE));
     let error = compared.unwrap_or_else(|_| Err("a panic, see above".into())).err()?;
     Some(format!("program {seed}: {error}\n{text}"))
 }
 
-fn compare(text: &str) -> Result<(), String> {
+/// Compares the losses of some updates, and what they sum up to; see [`UPDATE_TOLERANCE`].
+pub fn compare(text: &str, steps: u32, tolerance: f64) -> Result<(), String> {
     let checked = program::check("generated", text, &[])?;
     let mut session = program::session("generated", text, &[], &Options::default());
     let mut reference = Reference::new(checked, &session);
-    for step in 0..STEPS {
+    for step in 0..steps {
         let needs = Need::of(session.manifest().entry("step"))?;
         let fields: Vec<(String, Vec<f64>)> =
             needs.iter().map(|need| (need.field.clone(), numbers(need, u64::from(step)))).collect();
@@ -85,7 +86,7 @@ fn compare(text: &str) -> Result<(), String> {
         }
     }
     let error = reference.update_error(&session);
-    if error < UPDATE_TOLERANCE { Ok(()) } else { Err(format!("the updates are wrong by {error:e}")) }
+    if error < tolerance { Ok(()) } else { Err(format!("the updates are wrong by {error:e}")) }
 }
 
 /// A field of a batch, made up.
@@ -131,7 +132,7 @@ impl Reference {
         let bindings = Bindings {
             parameters: (0..).zip(initial.iter().cloned()).collect(),
             states: (0..).zip(states).collect(),
-            steps: program.train.steps,
+            steps: session.steps().expect("the horizon is given in steps"),
             seed: program.train.seed,
             ..Bindings::default()
         };

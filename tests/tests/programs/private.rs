@@ -83,7 +83,9 @@ const MODELS: &[(&str, &str, &str)] = &[
 
 fn text(model: &str, train: &str, private: &str, batch: usize) -> String {
     let train = train.replace(" loss", "\n    loss").replace(" freeze", "\n    freeze");
-    format!("use std\n{model}\ntrain {{\n    {train}\n    optimizer sgd\n    schedule constant(1)\n    steps 1  batch {batch}\n    {private}\n}}\n")
+    format!(
+        "use std\n{model}\ntrain {{\n    {train}\n    optimizer sgd\n    schedule constant(1)\n    steps 1  batch {batch}\n    {private}\n}}\n"
+    )
 }
 
 /// Numbers in (-1, 1).
@@ -189,16 +191,20 @@ const CLIPS: &[(&str, Factor)] = &[
     ("automatic", |p, g| by_parts(p, g, |_, _| String::new(), |n, c| c / (n + 0.01))),
     ("automatic 0", |p, g| by_parts(p, g, |_, _| String::new(), |n, c| c / n)),
     ("per_layer", |p, g| by_parts(p, g, layer, flat)),
-    (
-        "automatic per_group (norms, biases)",
-        |p, g| {
-            let group = |parameter: &trainc::program::Parameter, _: u64| {
-                let has = |role: &str| parameter.roles.iter().any(|own| own == role);
-                (if has("norms") { "norms" } else if has("biases") { "biases" } else { "" }).to_string()
-            };
-            by_parts(p, g, group, |n, c| c / (n + 0.01))
-        },
-    ),
+    ("automatic per_group (norms, biases)", |p, g| {
+        let group = |parameter: &trainc::program::Parameter, _: u64| {
+            let has = |role: &str| parameter.roles.iter().any(|own| own == role);
+            (if has("norms") {
+                "norms"
+            } else if has("biases") {
+                "biases"
+            } else {
+                ""
+            })
+            .to_string()
+        };
+        by_parts(p, g, group, |n, c| c / (n + 0.01))
+    }),
 ];
 
 fn distance(found: &[f64], expected: &[f64]) -> f64 {

@@ -1,6 +1,9 @@
 //! How much noise the guarantee takes: from the budget, how samples are drawn, and the number of updates.
 
-use super::{super::evaluator::{Checked, Evaluator}, Private, Sampling};
+use super::{
+    super::evaluator::{Checked, Evaluator},
+    Private, Sampling,
+};
 use crate::{diagnostic::Diagnostic, graph::NodeId, program::TrainSettings};
 use trainc_runtime::{
     artifact::{Entry, InputBinding, PrivateSpec, Sampling as Drawn},
@@ -22,7 +25,11 @@ impl Evaluator<'_> {
         }
         let rate = settings.batch as f64 / records as f64;
         let delta = self.delta(private, records);
-        let noise_multiplier = self.noise_multiplier(private, rate, delta, settings.steps)?;
+        let Some(steps) = settings.steps.horizon(records, settings.batch) else {
+            let error = Diagnostic::error("E0704", private.span, "training is longer than can be counted");
+            return self.fail(error.label(format!("{} of {records} records", settings.steps)).help("train for less"));
+        };
+        let noise_multiplier = self.noise_multiplier(private, rate, delta, steps)?;
         self.warn_of_seed(private);
         Ok(PrivateSpec {
             sampling: match private.sampling {

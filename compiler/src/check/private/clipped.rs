@@ -3,7 +3,13 @@
 //! Written down as it is defined, sample by sample: the gradient of each, its norm, a factor that bounds it, the weighted
 //! sum. How that is computed without ever holding a gradient for each sample is the e-graph's business.
 
-use super::{super::evaluator::{Checked, Evaluator, Failed}, Clip, ClipRule, Parts, Private};
+use super::{
+    super::{
+        evaluator::{Checked, Evaluator, Failed},
+        filter::Point,
+    },
+    Clip, ClipRule, Parts, Private,
+};
 use crate::{
     diagnostic::Diagnostic,
     graph::{Coupled, NodeId, Op, Output, Place, Samples, ScopeId, per_sample_vjp},
@@ -32,18 +38,34 @@ struct PerSample {
 
 impl Evaluator<'_> {
     /// Replaces the batch's loss by the mean over the rows that count, and clips each row's gradient.
-    pub(super) fn clipped_sums(&mut self, loss: NodeId, mask: NodeId, private: &Private) -> Checked<Clipped> {
+    pub(super) fn clipped_sums(
+        &mut self,
+        loss: NodeId,
+        mask: NodeId,
+        private: &Private,
+        points: &[Point],
+    ) -> Checked<Clipped> {
         let span = private.span;
         let rows = self.graph.shape(mask)[0];
         let first_new = self.graph.len();
-        let mut samples = match Samples::trace(&self.graph, loss, rows) {
-            Ok(samples) => samples,
-            Err(coupled) => return self.coupled(&coupled, loss, span),
-        };
-        let losses = samples.shares(&mut self.graph, loss);
-        let gradients = self.per_sample_gradients(losses, &samples, span)?;
-        let losses = self.graph.scale(losses, rows as f64);
+        let mut sums: BTreeMap<u32, NodeId> = BTreeMap::new();
+        let mut reported = None;
+        for point in points {
+            let loss = self.computed_at(point, &[loss]).of(loss);
+            let (losses, gradients) = self.gradients_at(loss, rows, point, span)?;
+            if reported.is_none() || point.moved.is_empty() {
+                reported = Some(losses);
+            }
+            for (parameter, gradient) in gradients {
+                let gradient = self.graph.scale(gradient, point.weights[&parameter]);
+                let sum = sums.get(&parameter).map_or(gradient, |&sum| self.graph.plus(sum, gradient));
+                sums.insert(parameter, sum);
+            }
+        }
+        let losses = self.graph.scale(reported.expect("at least one point"), rows as f64);
         self.report_mean(losses, mask);
+        let gradients: Vec<PerSample> =
+            sums.into_iter().map(|(parameter, gradient)| self.per_sample(parameter, gradient)).collect();
         let total = self.total(&gradients);
         let factors = self.factors(&gradients, total, mask, &private.clip)?;
         let sums = gradients.iter().zip(&factors).map(|(of, &factor)| (of.parameter, self.weighted_sum(of, factor)));
@@ -72,12 +94,37 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
-    fn per_sample_gradients(&mut self, losses: NodeId, samples: &Samples, span: Span) -> Checked<Vec<PerSample>> {
+    /// What each row adds to the loss at a point, and the gradients of the rows' own losses there, by parameter.
+    fn gradients_at(
+        &mut self,
+        loss: NodeId,
+        rows: u64,
+        point: &Point,
+        span: Span,
+    ) -> Checked<(NodeId, Vec<(u32, NodeId)>)> {
+        let mut samples = match Samples::trace(&self.graph, loss, rows) {
+            Ok(samples) => samples,
+            Err(coupled) => return self.coupled(&coupled, loss, span),
+        };
+        let losses = samples.shares(&mut self.graph, loss);
+        let parameters: Vec<u32> = point.weights.keys().copied().collect();
+        let nodes: Vec<NodeId> = parameters.iter().map(|&index| self.value_at(index, point)).collect();
+        let gradients = self.per_sample_gradients(losses, &samples, &parameters, &nodes, span)?;
+        Ok((losses, gradients))
+    }
+
+    fn per_sample_gradients(
+        &mut self,
+        losses: NodeId,
+        samples: &Samples,
+        parameters: &[u32],
+        nodes: &[NodeId],
+        span: Span,
+    ) -> Checked<Vec<(u32, NodeId)>> {
         // The loss is a mean over the rows: what a row adds to it, times their number, is the row's own loss.
         let seed = self.graph.full_like(samples.count as f64, losses);
-        let parameters = self.trainable(span)?;
-        let sites: Vec<Vec<NodeId>> = parameters.iter().map(|&(_, node)| self.sites(node)).collect();
-        for (&(parameter, _), sites) in parameters.iter().zip(&sites) {
+        let sites: Vec<Vec<NodeId>> = nodes.iter().map(|&node| self.sites(node)).collect();
+        for (&parameter, sites) in parameters.iter().zip(&sites) {
             if sites.iter().any(|&site| samples.of(site) != Place::Shared) {
                 return self.belongs_to_rows(parameter, span);
             }
@@ -87,10 +134,10 @@ impl Evaluator<'_> {
             .unwrap_or_else(|error| panic!("internal: a graph from the checker has gradients by sample: {error}"));
         let mut found = found.into_iter();
         let mut gradients = Vec::new();
-        for (&(parameter, _), sites) in parameters.iter().zip(&sites) {
+        for (&parameter, sites) in parameters.iter().zip(&sites) {
             let own: Vec<NodeId> = found.by_ref().take(sites.len()).flatten().collect();
             match own.into_iter().reduce(|sum, term| self.graph.plus(sum, term)) {
-                Some(gradient) => gradients.push(self.per_sample(parameter, gradient)),
+                Some(gradient) => gradients.push((parameter, gradient)),
                 None => self.no_gradient(parameter, span),
             }
         }

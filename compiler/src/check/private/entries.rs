@@ -1,8 +1,14 @@
 //! The private gradient of a step, and the entry that sums up what does not fit a step's physical batch.
 
-use super::{super::evaluator::{Checked, Evaluator}, Private, Sampling};
+use super::{
+    super::{
+        evaluator::{Checked, Evaluator},
+        filter::Point,
+    },
+    Private, Sampling,
+};
 use crate::{
-    graph::{Graph, NodeId, Op, Output, TensorType},
+    graph::{NodeId, Op, Output, TensorType},
     program::{Input, InputKind, State},
 };
 use trainc_runtime::artifact::{DType, Init, PrivateSpec};
@@ -17,7 +23,7 @@ impl Private {
     }
 
     /// Whether a step may take several passes.
-    fn accumulates(&self) -> bool {
+    pub(in crate::check) fn accumulates(&self) -> bool {
         self.sampling == Sampling::Poisson
     }
 }
@@ -30,34 +36,36 @@ impl Evaluator<'_> {
         loss: NodeId,
         private: &Private,
         guarantee: &PrivateSpec,
+        points: &[Point],
     ) -> Checked<(Vec<(u32, NodeId)>, Option<NodeId>)> {
         let mask = self.mask();
-        let clipped = self.clipped_sums(loss, mask, private)?;
+        let clipped = self.clipped_sums(loss, mask, private, points)?;
         let first_new = self.graph.len();
-        let std = guarantee.noise_multiplier * guarantee.clip;
         let mut gradients = Vec::new();
         for (parameter, sum) in clipped.sums {
             let sum = if private.accumulates() { self.with_accumulated(parameter, sum) } else { sum };
-            gradients.push((parameter, self.privatised(parameter, sum, std, guarantee.expected_batch as f64)));
+            gradients.push((parameter, self.privatised(parameter, sum, guarantee)));
         }
         self.came_from(first_new, private.span);
         Ok((gradients, Some(clipped.bad)))
     }
 
-    /// The graph that adds a pass's clipped sums to those of earlier passes; `None` if a step is one pass.
-    pub(in crate::check) fn accumulated(&mut self, loss: NodeId, private: &Private) -> Checked<Option<Graph>> {
-        if !private.accumulates() {
-            return Ok(None);
-        }
+    /// Adds a pass's clipped sums to those of earlier passes.
+    pub(in crate::check) fn accumulated_sums(
+        &mut self,
+        loss: NodeId,
+        private: &Private,
+        points: &[Point],
+    ) -> Checked<()> {
         let mask = self.mask();
-        let clipped = self.clipped_sums(loss, mask, private)?;
+        let clipped = self.clipped_sums(loss, mask, private, points)?;
         for (parameter, sum) in clipped.sums {
             let (index, before) = self.accumulator(parameter, sum);
             let after = self.graph.plus(before, sum);
             self.graph.set_output(Output::State(index), after);
         }
         self.guarded_outputs(clipped.bad);
-        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
+        Ok(())
     }
 
     /// What earlier passes have summed up, added; the next step starts from 0 again.
@@ -72,11 +80,8 @@ impl Evaluator<'_> {
     fn accumulator(&mut self, parameter: u32, like: NodeId) -> (u32, NodeId) {
         let name = format!("private.sum.{}", self.registry.parameters[parameter as usize].name);
         let shape = self.graph.shape(like).to_vec();
-        let known = self.registry.states.iter().position(|state| state.name == name);
-        let index = known.unwrap_or_else(|| {
-            self.registry.states.push(State { name, shape: shape.clone(), init: Init::Constant { value: 0.0 } });
-            self.registry.states.len() - 1
-        }) as u32;
+        let init = Init::Constant { value: 0.0 };
+        let index = self.registry.state(State { name, shape: shape.clone(), init });
         (index, self.graph.add(Op::State { index, shape }, &[]))
     }
 

@@ -14,28 +14,18 @@ use super::{
     clause::word_of,
     evaluator::{Checked, Evaluator},
     groups::Selector,
-    train::clause_of,
+    train::{Use, clause_of},
 };
 use crate::{
     diagnostic::Diagnostic,
     source::Span,
-    syntax::tree::{Clause, ClauseBlock, Expr, ExprKind, Unit, Word},
+    syntax::tree::{Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Unit, Word},
 };
 use trainc_runtime::privacy::Accountant;
 
 /// Clauses of `private`.
-const CLAUSES: [&str; 10] = [
-    "epsilon",
-    "delta",
-    "noise_multiplier",
-    "clip",
-    "sampling",
-    "accountant",
-    "records",
-    "rows",
-    "secure",
-    "filter",
-];
+const CLAUSES: [&str; 10] =
+    ["epsilon", "delta", "noise_multiplier", "clip", "sampling", "accountant", "records", "rows", "secure", "filter"];
 
 /// The `private` clause, read.
 #[derive(Clone, Debug)]
@@ -54,6 +44,8 @@ pub(super) struct Private {
     /// Rows of a physical batch, if the program says it.
     rows: Option<u64>,
     secure: bool,
+    /// What happens to the noisy gradient.
+    pub filter: Option<Use>,
     /// The keyword.
     pub span: Span,
 }
@@ -120,6 +112,7 @@ impl Evaluator<'_> {
             records: self.counted(&block, "records")?,
             rows: self.counted(&block, "rows")?.map(|(rows, _)| rows),
             secure: self.secure(&block)?,
+            filter: clause_of(&block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose()?,
             span: clause.keyword.span,
         };
         self.warn_of_metrics(train);

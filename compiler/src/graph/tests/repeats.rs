@@ -58,7 +58,7 @@ fn the_gradient_of_a_repeated_block_agrees_with_differences() {
 type Build = fn(&mut Graph, &[NodeId]) -> NodeId;
 
 /// A repeat over parameters: init `[2]`, stacked `[4, 2]`, shared `[2]`. The last argument says what leads out of it.
-fn cases() -> Vec<(&'static str, Build)> {
+pub fn cases() -> Vec<(&'static str, Build)> {
     fn scope(graph: &mut Graph, p: &[NodeId], reversed: bool) -> [NodeId; 3] {
         let scope = graph.add_scope("body", 4);
         let carry = graph.add_carry(scope, p[0], reversed);

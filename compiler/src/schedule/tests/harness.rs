@@ -11,7 +11,7 @@ use trainc_kernels::{
     ir::{Access, DType, Kernel, Precision},
     reference::{self, HostBuffer},
 };
-use trainc_runtime::artifact::{Entry, Init};
+use trainc_runtime::artifact::{Duration, Entry, Init};
 
 /// Largest difference between plan and graph, relative to the largest element (or 1).
 const TOLERANCE: f64 = 2e-4;
@@ -112,13 +112,13 @@ impl Case {
             data: None,
             private: None,
             train: TrainSettings {
-                steps: 20,
+                steps: Duration::Steps(20),
                 batch: 1,
                 precision: Precision::F32,
                 seed: 7,
-                evaluate_every: 0,
+                evaluate_every: Duration::Steps(0),
                 evaluate_batches: 0,
-                checkpoint_every: 0,
+                checkpoint_every: Duration::Steps(0),
                 keep: 1,
                 memory: None,
                 items_per_step: 1,

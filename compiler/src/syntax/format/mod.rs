@@ -15,6 +15,7 @@ use super::tree::{Clause, ClauseBlock, Definition, DefinitionKind, Dim, Expr, Ex
 use super::{Parsed, parse};
 use crate::diagnostic::Diagnostic;
 use crate::source::{FileId, Span};
+use crate::stack::with_large_stack;
 use comments::Comments;
 use flat::{Line, flat, quoted};
 
@@ -26,6 +27,10 @@ const WIDTH: usize = 120;
 /// # Errors
 /// What [`parse`] says about the text: a program that is not understood is not touched.
 pub fn format(text: &str) -> Result<String, Vec<Diagnostic>> {
+    with_large_stack(|| format_here(text))
+}
+
+fn format_here(text: &str) -> Result<String, Vec<Diagnostic>> {
     let Parsed { file, errors } = parse(FileId::default(), text);
     if !errors.is_empty() {
         return Err(errors);
@@ -269,12 +274,9 @@ impl<'a> Printer<'a> {
                 self.push(&text_of(|line| line.tensor(tensor)));
             }
             Statement::Param { name, dims, split, init, roles, .. } => self.param(name, dims, *split, init, roles),
-            Statement::State { name, dims, init } => {
-                self.push(&format!("state {}", name.text));
-                if let Some(dims) = dims {
-                    self.push(&format!(": {}", text_of(|line| line.dims(dims))));
-                }
-                self.push(" = ");
+            Statement::State { name, count, dims, init } => {
+                self.push("state ");
+                self.push(&text_of(|line| state_head(line, name, count.as_ref(), dims.as_deref())));
                 self.expr(init);
             }
             Statement::Assign { targets, value } => {
@@ -282,10 +284,20 @@ impl<'a> Printer<'a> {
                 self.push(" = ");
                 self.expr(value);
             }
-            Statement::Update { target, value } => {
-                self.push(&format!("{} <- ", target.text));
+            Statement::Update { target, position, value } => {
+                self.push(&target.text);
+                if let Some(position) = position {
+                    self.push(&format!("[{}]", text_of(|line| line.expr(position))));
+                }
+                self.push(" <- ");
                 self.expr(value);
             }
+            Statement::Sample { value, .. } => {
+                self.push("sample ");
+                self.expr(value);
+            }
+            Statement::Optimize(_) => self.push("update"),
+            Statement::Require { condition, message, .. } => self.require(condition, message),
             Statement::Output { name, value } => {
                 self.push(&format!("output {} = ", name.text));
                 self.expr(value);
@@ -294,6 +306,22 @@ impl<'a> Printer<'a> {
             Statement::Repeat { count, name, body, span } => return self.repeat(count, name.as_ref(), body, *span),
         }
         self.end(statement_end(statement));
+    }
+
+    /// `require condition, "message"`, the message on the next line if the two do not fit on one.
+    fn require(&mut self, condition: &Expr, message: &Expr) {
+        self.push("require ");
+        self.expr(condition);
+        self.push(",");
+        let text = text_of(|line| line.expr(message));
+        if self.room(1) >= text.chars().count() {
+            self.push(" ");
+            return self.push(&text);
+        }
+        self.end_line();
+        self.level += 1;
+        self.push(&text);
+        self.level -= 1;
     }
 
     fn repeat(&mut self, count: &Expr, name: Option<&Name>, body: &[Statement], span: Span) {
@@ -403,6 +431,7 @@ fn kind_word(kind: DefinitionKind) -> &'static str {
         DefinitionKind::Layer => "layer",
         DefinitionKind::Function => "function",
         DefinitionKind::Optimizer => "optimizer",
+        DefinitionKind::Filter => "filter",
         DefinitionKind::Schedule => "schedule",
     }
 }
@@ -422,22 +451,36 @@ fn declaration(line: &mut Line, statement: &Statement) -> Option<()> {
             line.push(": ")?;
             line.tensor(tensor)
         }
-        Statement::State { name, dims, init } => {
-            line.push(&name.text)?;
-            if let Some(dims) = dims {
-                line.push(": ")?;
-                line.dims(dims)?;
-            }
-            line.push(" = ")?;
+        Statement::State { name, count, dims, init } => {
+            state_head(line, name, count.as_ref(), dims.as_deref())?;
             line.expr(init)
         }
         _ => None,
     }
 }
 
+/// `s[n]: [m] = `.
+fn state_head(line: &mut Line, name: &Name, count: Option<&Expr>, dims: Option<&[Dim]>) -> Option<()> {
+    line.push(&name.text)?;
+    if let Some(count) = count {
+        line.push("[")?;
+        line.expr(count)?;
+        line.push("]")?;
+    }
+    if let Some(dims) = dims {
+        line.push(": ")?;
+        line.dims(dims)?;
+    }
+    line.push(" = ")
+}
+
 fn statement_start(statement: &Statement) -> u32 {
     match statement {
-        Statement::Param { span, .. } | Statement::Repeat { span, .. } => span.start,
+        Statement::Param { span, .. }
+        | Statement::Repeat { span, .. }
+        | Statement::Sample { span, .. }
+        | Statement::Optimize(span)
+        | Statement::Require { span, .. } => span.start,
         Statement::Input { name, .. } | Statement::State { name, .. } | Statement::Output { name, .. } => {
             name.span.start
         }
@@ -449,7 +492,11 @@ fn statement_start(statement: &Statement) -> u32 {
 
 fn statement_end(statement: &Statement) -> u32 {
     match statement {
-        Statement::Param { span, .. } | Statement::Repeat { span, .. } => span.end,
+        Statement::Param { span, .. }
+        | Statement::Repeat { span, .. }
+        | Statement::Sample { span, .. }
+        | Statement::Optimize(span)
+        | Statement::Require { span, .. } => span.end,
         Statement::Input { tensor, .. } => tensor.span.end,
         Statement::State { init: value, .. }
         | Statement::Assign { value, .. }

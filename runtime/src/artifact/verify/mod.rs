@@ -3,7 +3,9 @@
 
 mod private;
 
-use super::{Artifact, DType, DataSpec, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant};
+use super::{
+    Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant,
+};
 use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT};
 use crate::code;
 use std::collections::BTreeSet;
@@ -45,7 +47,25 @@ pub fn verify(artifact: &Artifact) -> Check {
         verify_entry(manifest, entry)?;
     }
     private::verify(manifest)?;
+    verify_durations(manifest)?;
     manifest.data.as_ref().map_or(Ok(()), verify_data)
+}
+
+fn verify_durations(manifest: &Manifest) -> Check {
+    let train = &manifest.train;
+    for (name, duration) in
+        [("steps", train.steps), ("evaluate_every", train.evaluate_every), ("checkpoint_every", train.checkpoint_every)]
+    {
+        let Duration::Epochs { epochs } = duration else { continue };
+        let place = || format!("train.{name}");
+        if !(epochs.is_finite() && epochs > 0.0) {
+            return Err(defect(place(), "the number of epochs is not positive"));
+        }
+        if manifest.data.is_none() {
+            return Err(defect(place(), "it counts epochs, and there is no data"));
+        }
+    }
+    Ok(())
 }
 
 fn unique<'a>(names: &mut BTreeSet<&'a str>, name: &'a str, place: &str) -> Check {

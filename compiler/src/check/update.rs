@@ -1,0 +1,82 @@
+//! The update: for each parameter the rule that groups make of optimizer and rate, and the code of filter and optimizer.
+
+use super::{
+    evaluator::{Checked, Evaluator},
+    filter::Filtering,
+    groups::{Group, Rate},
+    optimizer::Update,
+    train::{Plan, Use},
+    value::{Tensor, Value},
+};
+use crate::{
+    graph::{NodeId, Op},
+    syntax::tree::BinaryOp,
+};
+
+/// How a parameter is updated.
+pub(super) struct Rule {
+    /// The parameter.
+    pub index: u32,
+    /// Its optimizer.
+    pub used: Use,
+    /// Its learning rate.
+    pub rate: Value,
+}
+
+impl<'p> Evaluator<'p> {
+    /// How each trainable parameter is updated.
+    pub(super) fn rules(&mut self, plan: &Plan, rate: &Value) -> Checked<Vec<Rule>> {
+        let mut rules = Vec::new();
+        for (index, _) in self.trainable(plan.model.span)? {
+            let (mut used, mut rate) = (plan.optimizer.clone(), rate.clone());
+            let parameter = self.registry.parameters[index as usize].clone();
+            for group in plan.groups.iter().filter(|group| group.selects(&parameter)) {
+                rate = self.group_rate(group, rate)?;
+                used = group.overriding(used);
+            }
+            rules.push(Rule { index, used, rate });
+        }
+        Ok(rules)
+    }
+
+    /// The filters of all trainable parameters, as far as they go without gradients.
+    pub(super) fn filters(&mut self, plan: &Plan, rules: &[Rule]) -> Checked<Vec<Filtering<'p>>> {
+        let Some(used) = &plan.filter else { return Ok(Vec::new()) };
+        rules.iter().map(|rule| self.begin_filter(used, rule.index, rule.rate.clone())).collect()
+    }
+
+    /// The code of filter and optimizer for each parameter, given the gradients in the order of the rules, and the standard
+    /// deviation of the noise in them.
+    pub(super) fn updates(
+        &mut self,
+        rules: Vec<Rule>,
+        filters: Vec<Filtering<'p>>,
+        gradients: &[(u32, NodeId)],
+        noise: &Value,
+    ) -> Checked<()> {
+        let mut filters = filters.into_iter();
+        for (rule, &(_, raw)) in rules.into_iter().zip(gradients) {
+            let Rule { index, used, rate } = rule;
+            let mut filter = filters.next();
+            let gradient = match &mut filter {
+                Some(filter) => self.filter(filter, raw)?,
+                None => raw,
+            };
+            let (given, span, noise) = (self.given(&used.arguments)?, used.span, noise.clone());
+            self.optimize(index, Update { optimizer: used.definition, given, rate, gradient, raw, noise, span })?;
+            filter.map_or(Ok(()), |filter| self.end_filter(filter))?;
+        }
+        Ok(())
+    }
+
+    fn group_rate(&mut self, group: &Group, inherited: Value) -> Checked<Value> {
+        match group.rate {
+            None => Ok(inherited),
+            Some(Rate::Times(factor, span)) => self.binary(BinaryOp::Mul, inherited, Value::number(factor), span),
+            Some(Rate::Absolute(rate, span)) => {
+                let node = self.add(Op::constant(rate), &[], span)?;
+                Ok(Value::Tensor(Tensor { node, axes: Vec::new(), position: false }))
+            }
+        }
+    }
+}

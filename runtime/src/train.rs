@@ -54,6 +54,7 @@ pub fn train(
     let mut training = Training { steps, saved: session.steps_done(), session, files, observer, timing, valid: None };
     training.observer.started(training.session);
     training.warn_of_seed()?;
+    training.warn_of_budget()?;
     training.run(stop)
 }
 
@@ -102,6 +103,14 @@ impl Training<'_> {
                 "the noise comes from seed {seed}: who knows it can take the noise away, and nothing is private from them; \
                  write `secure` in the `private` clause for noise that the operating system keys"
             ));
+        }
+        Ok(())
+    }
+
+    fn warn_of_budget(&mut self) -> Result<()> {
+        let wanted = u64::from(self.steps.saturating_sub(self.session.steps_done()));
+        if let Some(allowed) = self.session.steps_in_budget()?.filter(|&allowed| allowed < wanted) {
+            self.observer.warned(&format!("the privacy budget is enough for {allowed} of the {wanted} steps to go"));
         }
         Ok(())
     }

@@ -239,8 +239,10 @@ fn more_steps_than_the_program_says_spend_more_and_stop_at_the_budget() {
     let artifact = program(base.path(), |private| private.epsilon = Some(cost(0.1, 20) * (1.0 + 1e-9)));
     let options = Options { steps: Some(50), ..options(base.path(), 1) };
     let mut session = Session::new(artifact, &options).unwrap();
-    let outcome = train(&mut session, None, &mut (), &AtomicBool::new(false)).unwrap();
+    let mut warnings = Warnings::default();
+    let outcome = train(&mut session, None, &mut warnings, &AtomicBool::new(false)).unwrap();
     assert!(matches!(outcome, Outcome::BudgetSpent(_)));
+    assert_eq!(warnings.0[1], "the privacy budget is enough for 20 of the 50 steps to go");
     assert_eq!(session.steps_done(), 20);
 }
 

@@ -179,19 +179,22 @@ impl Session {
     /// # Errors
     /// When the account cannot be computed.
     pub fn budget_is_spent(&mut self) -> Result<bool> {
+        Ok(self.steps_in_budget()? == Some(0))
+    }
+
+    /// How many more steps the privacy budget allows, those up to the horizon if it allows these; `None` without a
+    /// budget.
+    ///
+    /// # Errors
+    /// As [`Session::budget_is_spent`].
+    pub fn steps_in_budget(&mut self) -> Result<Option<u64>> {
         if self.private.is_none() {
-            return Ok(false);
+            return Ok(None);
         }
         let (steps, done) = (self.horizon()?, self.step);
-        if let Some(private) = &mut self.private {
-            private.plan(steps, done)?;
-        }
-        match &mut self.private {
-            Some(Private { spec: PrivateSpec { epsilon: Some(budget), .. }, account, .. }) => {
-                Ok(account.ledger.would_exceed(*budget)?)
-            }
-            _ => Ok(false),
-        }
+        let Some(private) = &mut self.private else { return Ok(None) };
+        private.plan(steps, done)?;
+        Ok(private.spec.epsilon.map(|budget| private.account.ledger.steps_left(budget)).transpose()?)
     }
 
     /// A private update with samples that the session draws.

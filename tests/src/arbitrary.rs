@@ -222,7 +222,7 @@ fn ending(model: &mut Model, last: &str, width: u64) -> String {
     }
 }
 
-/// Optimizer, schedule, sizes.
+/// Optimizer, schedule, sizes, filter.
 fn training(draw: &mut Draw) -> String {
     let optimizers = [
         ("sgd(weight_decay = 0.1)", "0.1"),
@@ -246,5 +246,12 @@ fn training(draw: &mut Draw) -> String {
         .replace("PEAK", peak);
     let clip = draw.pick(&["", "    clip 0.5\n"]);
     let batch = draw.extent();
-    format!("    optimizer {optimizer}\n    schedule {schedule}\n{clip}    steps 10  batch {batch}  seed 3\n")
+    let filter = draw.pick(&[
+        "",
+        "",
+        "    filter lowpass(order = 2)\n",
+        "    filter kalman(kappa = 0.6)\n",
+        "    filter kalman(kappa = 0.5, gamma = 1)\n",
+    ]);
+    format!("    optimizer {optimizer}\n    schedule {schedule}\n{clip}{filter}    steps 10  batch {batch}  seed 3\n")
 }

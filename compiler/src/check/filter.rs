@@ -3,8 +3,8 @@
 //! A filter's body is written out for each trainable parameter, in three parts, for the gradient that it is about does
 //! not exist before it says where:
 //!
-//! 1. [`Evaluator::begin_filter`] runs what stands before `sample`, and `sample` itself. [`Evaluator::points`] then gathers where
-//!    gradients must be taken, and what each counts; [`super::sample`] takes them.
+//! 1. [`Evaluator::begin_filter`] runs what stands before `sample`, and `sample` itself. [`Evaluator::points`] then gathers
+//!    where gradients must be taken, and what each counts; [`super::sample`] takes them.
 //! 2. [`Evaluator::filter`] runs the rest up to `update`, given the gradient (the noisy one in private training).
 //! 3. [`Evaluator::end_filter`] runs what stands behind `update`, after the optimizer has moved the parameter.
 

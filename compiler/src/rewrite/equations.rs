@@ -14,11 +14,13 @@ use crate::graph::{Bindings, Graph, NodeId, Op, Output, TensorType, vjp};
 use egg::{ENodeOrVar, Language, PatternAst, Rewrite, Var};
 use std::collections::BTreeSet;
 use trainc_kernels::ir::{Binary, ReduceKind, Unary};
+use trainc_runtime::artifact::DType;
 
 /// Graphs in which every rule applies, with what saturation of each region applied.
 fn saturated() -> Vec<(Region, Vec<Equation>)> {
     let canonical = samples::all().into_iter().map(|(_, graph)| canonical::canonicalise(&graph, Precision::F32));
-    let programs = samples::programs().into_iter().map(|(_, program)| program.step);
+    let programs = samples::programs().into_iter().chain(samples::private_programs());
+    let programs = programs.map(|(_, program)| program.step);
     let programs = programs.map(|graph| canonical::canonicalise(&graph, Precision::F32));
     let graphs = canonical.chain(programs).chain([loose_ends()]);
     let of_graph = |graph: Graph| {
@@ -73,7 +75,8 @@ fn every_rule_holds_on_random_tensors_forward_and_gradient() {
 /// Between 0.1 and 2: where roots, logarithms and quotients are smooth.
 fn positive(bindings: &Bindings) -> Bindings {
     let mut positive = bindings.clone();
-    positive.inputs.values_mut().for_each(|tensor| *tensor = tensor.map(|x| 1.05 + 0.95 * x));
+    let numbers = positive.inputs.values_mut().filter(|tensor| tensor.ty.dtype == DType::F32);
+    numbers.for_each(|tensor| *tensor = tensor.map(|x| 1.05 + 0.95 * x));
     positive
 }
 
@@ -101,8 +104,8 @@ fn node_kind(node: &ENodeOrVar<Term>) -> &'static str {
 
 fn gradients(graph: &mut Graph, root: NodeId, variables: &[NodeId]) {
     let seed = graph.add(Op::Input { index: 1000, ty: graph.node(root).ty.clone() }, &[]);
-    let inputs: Vec<NodeId> =
-        variables.iter().copied().filter(|&v| matches!(graph.node(v).op, Op::Input { .. })).collect();
+    let is_number = |v: &NodeId| graph.node(*v).ty.dtype == DType::F32 && matches!(graph.node(*v).op, Op::Input { .. });
+    let inputs: Vec<NodeId> = variables.iter().copied().filter(is_number).collect();
     let gradients = vjp(graph, &[(root, seed)], &inputs).expect("primitives have gradients");
     for (i, gradient) in gradients.into_iter().enumerate() {
         let gradient = gradient.unwrap_or_else(|| graph.full_like(0.0, inputs[i]));

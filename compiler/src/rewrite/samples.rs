@@ -315,6 +315,29 @@ pub fn programs() -> Vec<(&'static str, Program)> {
     texts.into_iter().map(|(name, text)| (name, program(&text))).collect()
 }
 
+/// Private programs: a table that is used twice, gradients at two points, images.
+pub fn private_programs() -> Vec<(&'static str, Program)> {
+    let train = |name: &str, loss: &str, private: &str| {
+        format!(
+            "train {{\n    model {name}\n    loss {loss}\n    optimizer momentum\n    schedule constant(0.1)\n    \
+             steps 10  batch 3  seed 1\n    private {{ noise_multiplier 1  clip 0.7  records 100  rows 3  secure  {private} }}\n}}\n"
+        )
+    };
+    let gpt = "use std\nmodel Tied() {\n    input tokens: int[batch, 5]\n    param table: [7, 12] ~ normal(0.1)\n    \
+               x = table[tokens[b, t], d] + positions(5, 12)\n    repeat 2 {\n        \
+               x = x + attention(layer_norm(x), 3)\n        x = x + ffn(layer_norm(x))\n    }\n    \
+               y = layer_norm(x)\n    output logits = sum[d](y[b, t, d] * table[v, d])\n}\n";
+    let cnn = "use std\nmodel Images() {\n    input x: [batch, 1, 6, 6]\n    input y: int[batch]\n    \
+               a = max_pool(relu(conv2d(x, 3, padding = 1)))\n    output logits = linear(flatten(a), 4)\n}\n";
+    let (next, label) = ("cross_entropy(logits, next(tokens))", "cross_entropy(logits, y)");
+    let texts = [
+        ("tied", format!("{gpt}{}", train("Tied()", next, ""))),
+        ("two points", format!("{gpt}{}", train("Tied()", next, "filter kalman(kappa = 0.7, gamma = 0.5)"))),
+        ("images", format!("{cnn}{}", train("Images()", label, "filter lowpass"))),
+    ];
+    texts.into_iter().map(|(name, text)| (name, program(&text))).collect()
+}
+
 fn program(text: &str) -> Program {
     let mut sources = OneFile::default();
     let root = sources.0.add("sample.train", text);

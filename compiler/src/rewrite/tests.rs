@@ -49,6 +49,67 @@ fn rewriting_keeps_the_values_of_programs_and_finds_their_attention() {
     }
 }
 
+/// Machines on which products, or memory, cost next to nothing or more than all else.
+fn extreme_machines() -> [Machine; 4] {
+    let cpu = Machine::CPU;
+    [
+        cpu,
+        Machine { contraction: 1, ..cpu },
+        Machine { contraction: 100 * cpu.contraction, ..cpu },
+        Machine { traffic: 1000 * cpu.traffic, launch: 1, ..cpu },
+    ]
+}
+
+#[test]
+fn private_steps_keep_their_values_however_norms_are_found() {
+    for (name, program) in samples::private_programs() {
+        let bindings = samples::bindings(&program.step, 13);
+        for machine in extreme_machines() {
+            let rewritten = rewrite(&program.step, &Options { machine, ..Options::default() });
+            println!("{name}, {machine:?}");
+            assert_equal(&program.step, &rewritten.graph, &bindings, 1e-9);
+        }
+    }
+}
+
+/// The squared norm of each sample's gradient of a matrix `[p, d]` after `t` positions, and their sum weighted by sample.
+fn norm_and_weighted_sum([t, d, p]: [u64; 3]) -> Graph {
+    const SAMPLES: u64 = 4;
+    let mut step = samples::Step::new();
+    let x = step.input(0, crate::graph::TensorType::f32([SAMPLES, t, d]));
+    let y = step.input(1, crate::graph::TensorType::f32([SAMPLES, t, p]));
+    let f = step.input(2, crate::graph::TensorType::f32([SAMPLES]));
+    let g = &mut step.graph;
+    let gradient = g.contract(x, y, [&[0, 1, 2], &[0, 1, 3], &[0, 3, 2]], Precision::F32);
+    let square = g.times(gradient, gradient);
+    let norm = g.sum(square, &[1, 2]);
+    let weights = g.broadcast(f, &[0], &[SAMPLES, p, d]);
+    let weighted = g.times(weights, gradient);
+    let sum = g.sum(weighted, &[0]);
+    g.set_output(crate::graph::Output::Report("norm".into()), norm);
+    g.set_output(crate::graph::Output::Report("sum".into()), sum);
+    step.graph
+}
+
+#[test]
+fn per_sample_gradients_are_formed_where_sequences_are_long_and_matrices_small() {
+    let is_ghost = |shape: [u64; 3]| {
+        let rewritten = rewrite(&norm_and_weighted_sum(shape), &Options::default());
+        count(&rewritten.graph, "contract") == 3
+    };
+    let widths = [16, 64, 256, 1024, 4096];
+    let mut before = usize::MAX;
+    for t in [1, 8, 64, 512, 4096] {
+        let ghosts: Vec<bool> = widths.iter().map(|&width| is_ghost([t, width, width])).collect();
+        let number = ghosts.iter().filter(|ghost| **ghost).count();
+        assert!(ghosts.is_sorted(), "wider matrices rather take pairs of positions: {t}: {ghosts:?}");
+        assert!(number <= before, "longer sequences rather take the gradients: {t}: {ghosts:?}");
+        before = number;
+    }
+    assert!(is_ghost([64, 768, 50257]), "the head of a large vocabulary");
+    assert!(!is_ghost([4096, 64, 64]), "a small matrix after many positions");
+}
+
 #[test]
 fn attention_and_its_gradient_are_found_in_what_differentiation_leaves() {
     for style in [Style::CAUSAL, Style::FULL, Style::WINDOW, Style::GROUPED] {

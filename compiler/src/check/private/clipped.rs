@@ -52,12 +52,14 @@ impl Evaluator<'_> {
         let mut reported = None;
         for point in points {
             let loss = self.computed_at(point, &[loss]).of(loss);
-            let (losses, gradients) = self.gradients_at(loss, rows, point, span)?;
+            let weight = common_weight(point);
+            let (losses, gradients) = self.gradients_at(loss, rows, point, weight.unwrap_or(1.0), span)?;
             if reported.is_none() || point.moved.is_empty() {
                 reported = Some(losses);
             }
             for (parameter, gradient) in gradients {
-                let gradient = self.graph.scale(gradient, point.weights[&parameter]);
+                let own = if weight.is_some() { 1.0 } else { point.weights[&parameter] };
+                let gradient = if own == 1.0 { gradient } else { self.graph.scale(gradient, own) };
                 let sum = sums.get(&parameter).map_or(gradient, |&sum| self.graph.plus(sum, gradient));
                 sums.insert(parameter, sum);
             }
@@ -94,12 +96,13 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
-    /// What each row adds to the loss at a point, and the gradients of the rows' own losses there, by parameter.
+    /// What each row adds to the loss at a point, and the gradients of the rows' own losses times a weight, by parameter.
     fn gradients_at(
         &mut self,
         loss: NodeId,
         rows: u64,
         point: &Point,
+        weight: f64,
         span: Span,
     ) -> Checked<(NodeId, Vec<(u32, NodeId)>)> {
         let mut samples = match Samples::trace(&self.graph, loss, rows) {
@@ -109,20 +112,20 @@ impl Evaluator<'_> {
         let losses = samples.shares(&mut self.graph, loss);
         let parameters: Vec<u32> = point.weights.keys().copied().collect();
         let nodes: Vec<NodeId> = parameters.iter().map(|&index| self.value_at(index, point)).collect();
-        let gradients = self.per_sample_gradients(losses, &samples, &parameters, &nodes, span)?;
+        // The loss is a mean over the rows: what a row adds to it, times their number, is the row's own loss.
+        let seed = self.graph.full_like(rows as f64 * weight, losses);
+        let gradients = self.per_sample_gradients((losses, seed), &samples, &parameters, &nodes, span)?;
         Ok((losses, gradients))
     }
 
     fn per_sample_gradients(
         &mut self,
-        losses: NodeId,
+        output: (NodeId, NodeId),
         samples: &Samples,
         parameters: &[u32],
         nodes: &[NodeId],
         span: Span,
     ) -> Checked<Vec<(u32, NodeId)>> {
-        // The loss is a mean over the rows: what a row adds to it, times their number, is the row's own loss.
-        let seed = self.graph.full_like(samples.count as f64, losses);
         let sites: Vec<Vec<NodeId>> = nodes.iter().map(|&node| self.sites(node)).collect();
         for (&parameter, sites) in parameters.iter().zip(&sites) {
             if sites.iter().any(|&site| samples.of(site) != Place::Shared) {
@@ -130,7 +133,7 @@ impl Evaluator<'_> {
             }
         }
         let wrt: Vec<NodeId> = sites.iter().flatten().copied().collect();
-        let found = per_sample_vjp(&mut self.graph, &[(losses, seed)], &wrt, samples)
+        let found = per_sample_vjp(&mut self.graph, &[output], &wrt, samples)
             .unwrap_or_else(|error| panic!("internal: a graph from the checker has gradients by sample: {error}"));
         let mut found = found.into_iter();
         let mut gradients = Vec::new();
@@ -221,6 +224,9 @@ impl Evaluator<'_> {
 
     /// The bounding factor for squared norms `[rows]`.
     fn factor(&mut self, squared: NodeId, norm: f64, rule: ClipRule) -> NodeId {
+        // Rounding can leave a sum of products that is a square by right below 0.
+        let zero = self.graph.full_like(0.0, squared);
+        let squared = self.graph.binary(Binary::Max, squared, zero);
         let n = self.graph.unary(Unary::Sqrt, squared);
         let limit = self.graph.full_like(norm, n);
         match rule {
@@ -233,7 +239,6 @@ impl Evaluator<'_> {
                 let divisor = self.graph.plus(n, stability);
                 let factor = self.graph.over(limit, divisor);
                 // Without stability, the factor of a gradient of 0 is not a number.
-                let zero = self.graph.full_like(0.0, n);
                 let some = self.graph.binary(Binary::Less, zero, n);
                 self.graph.select(some, factor, zero)
             }
@@ -289,6 +294,14 @@ impl Evaluator<'_> {
             }
         })
     }
+}
+
+/// What the gradient at a point counts in the sample of every parameter, if that is the same for all: then it goes into the
+/// seed, and gradients are sums without factors.
+fn common_weight(point: &Point) -> Option<f64> {
+    let mut weights = point.weights.values();
+    let first = *weights.next()?;
+    weights.all(|&weight| weight == first).then_some(first)
 }
 
 /// Which parameters are clipped together.

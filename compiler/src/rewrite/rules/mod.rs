@@ -6,6 +6,7 @@ mod algebra;
 mod attention;
 mod contraction;
 mod normalisation;
+mod per_sample;
 mod softmax;
 
 use super::pattern::{Match, Tree};
@@ -35,8 +36,14 @@ pub struct Theme {
 }
 
 /// All themes, in the order in which their rules are tried.
-pub static THEMES: &[&Theme] =
-    &[&algebra::THEME, &contraction::THEME, &normalisation::THEME, &softmax::THEME, &attention::THEME];
+pub static THEMES: &[&Theme] = &[
+    &algebra::THEME,
+    &contraction::THEME,
+    &normalisation::THEME,
+    &softmax::THEME,
+    &attention::THEME,
+    &per_sample::THEME,
+];
 
 /// All rules.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

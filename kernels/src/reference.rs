@@ -4,11 +4,11 @@
 //! compiled kernels up to the rounding of f32.
 
 use crate::ir::{
-    Attention, AttentionBackward, AttentionShape, Binary, Body, Expr, ExprId, Exprs, Gemm, Index, Kernel, Nest,
-    Precision, ReduceKind, Store, View,
+    Attention, AttentionBackward, AttentionShape, Binary, Body, Draw, Expr, ExprId, Exprs, Gemm, Generator, Index,
+    Kernel, Nest, Precision, ReduceKind, Store, View,
 };
 use std::collections::BTreeMap;
-use trainc_runtime::philox;
+use trainc_runtime::{chacha, philox};
 
 /// A buffer in host memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +111,22 @@ impl Evaluator<'_> {
         index.evaluate(self.vars, &mut |id| self.known[&id] as i64) as usize
     }
 
+    fn random(&self, draw: &Draw, control: &[i32]) -> f32 {
+        let word = |place: usize| control[place] as u32;
+        let (stream, step, instance) = (draw.stream, word(2), self.instance as u32);
+        let element = self.index(&draw.element) as u32;
+        match draw.generator {
+            Generator::Philox => {
+                let seed = u64::from(word(0)) | u64::from(word(1)) << 32;
+                philox::Draw { seed, stream, step, instance }.uniform(element)
+            }
+            Generator::ChaCha20 { word: place } => {
+                let key = std::array::from_fn(|i| word(4 + i));
+                chacha::Draw { key, stream, step, instance }.uniform(element, place)
+            }
+        }
+    }
+
     fn node(&self, id: ExprId) -> f64 {
         let of = |id: &ExprId| self.known[id];
         match self.exprs.get(id) {
@@ -130,14 +146,7 @@ impl Evaluator<'_> {
                 let HostBuffer::I32(control) = &self.buffers[draw.control as usize] else {
                     panic!("verified: the control block is i32");
                 };
-                let word = |place: usize| u64::from(control[place] as u32);
-                let draw_of = philox::Draw {
-                    seed: word(0) | word(1) << 32,
-                    stream: draw.stream,
-                    step: control[2] as u32,
-                    instance: self.instance as u32,
-                };
-                draw_of.uniform(self.index(&draw.element) as u32).into()
+                self.random(draw, control).into()
             }
             Expr::Accumulator(number) => self.accumulators[*number as usize],
         }

@@ -7,12 +7,12 @@ use support::{Numbers, Program, buffer, check, check_on, executable_isas};
 use trainc_kernels::{
     ir::{
         Access::{Read, ReadWrite, Write},
-        Binary, Body, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Reduction, Store,
-        Sweep, Unary,
+        Binary, Body, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Kernel, Nest, ReduceKind, Reduction,
+        Store, Sweep, Unary,
     },
     reference::HostBuffer,
 };
-use trainc_runtime::philox;
+use trainc_runtime::{chacha, philox};
 
 fn store(buffer: u32, index: Index, value: ExprId) -> Store {
     Store { buffer, index, value, accumulate: false }
@@ -308,7 +308,7 @@ fn draws_equal_those_of_the_runtime_bit_for_bit() {
     let count = 1003;
     let mut e = Exprs::default();
     let element = Index::var(0).mul(3).add(Index::constant(5));
-    let draw = e.add(Expr::Random(Draw { stream: 77, control: 0, element }));
+    let draw = e.add(Expr::Random(Draw { generator: Generator::Philox, stream: 77, control: 0, element }));
     let buffers = vec![buffer(DType::I32, 4, Read), buffer(DType::F32, count, Write)];
     let sweeps = vec![sweep(vec![], vec![store(1, Index::var(0), draw)])];
     let kernel = kernel("draw", buffers, Nest { parallel: vec![count], inner: vec![], exprs: e, sweeps });
@@ -320,6 +320,38 @@ fn draws_equal_those_of_the_runtime_bit_for_bit() {
     let draw = philox::Draw { seed: 9 << 32 | 0xFFFF_FFFB, stream: 77, step: 12, instance: 4 };
     let expected = (0..count as u32).map(|i| draw.uniform(3 * i + 5)).collect();
     assert_eq!(actual[1], HostBuffer::F32(expected));
+}
+
+/// Three words of one block, at elements that lanes and tails share out: RFC 8439's block function, as the runtime has it.
+#[test]
+fn secure_draws_equal_those_of_the_runtime_bit_for_bit() {
+    let count = 1003;
+    let mut e = Exprs::default();
+    let element = Index::var(0).mul(3).add(Index::constant(5));
+    let words = [0u8, 7, 15];
+    let mut draw = |word| {
+        let generator = Generator::ChaCha20 { word };
+        e.add(Expr::Random(Draw { generator, stream: 0x8000_0001, control: 0, element: element.clone() }))
+    };
+    let stores = (1..).zip(words).map(|(buffer, word)| store(buffer, Index::var(0), draw(word))).collect();
+    let written = || buffer(DType::F32, count, Write);
+    let buffers = vec![buffer(DType::I32, 12, Read), written(), written(), written()];
+    let sweeps = vec![sweep(vec![], stores)];
+    let kernel = kernel("secure draw", buffers, Nest { parallel: vec![count], inner: vec![], exprs: e, sweeps });
+    let key: [u32; 8] = std::array::from_fn(|i| 0x9E37_79B9_u32.wrapping_mul(i as u32 + 1));
+    let control: Vec<i32> = [-5, 9, -12, 100].into_iter().chain(key.map(|word| word as i32)).collect();
+    let mut inputs = vec![HostBuffer::I32(control)];
+    inputs.extend(words.map(|_| HostBuffer::F32(vec![0.0; count as usize])));
+    check_on(&kernel, &inputs, 0.0);
+    for isa in executable_isas() {
+        let mut actual = inputs.clone();
+        Program::new(&kernel, isa).run(&mut actual, 4, 1);
+        let draw = chacha::Draw { key, stream: 0x8000_0001, step: 0xFFFF_FFF4, instance: 4 };
+        for (buffer, word) in actual[1..].iter().zip(words) {
+            let expected = (0..count as u32).map(|i| draw.uniform(3 * i + 5, word)).collect();
+            assert_eq!(*buffer, HostBuffer::F32(expected), "{isa:?} word {word}");
+        }
+    }
 }
 
 #[test]

@@ -34,6 +34,23 @@ pub enum Error {
         #[source]
         error: io::Error,
     },
+    /// What has been spent cannot be computed.
+    #[error("the privacy account: {0}")]
+    Privacy(#[from] crate::privacy::Error),
+    /// The guarantee is for other data.
+    #[error(
+        "the privacy guarantee is for {promised} training records, but the data have {found}: noise and sampling would be wrong; \
+         compile the program for these data, or give it those that it was compiled for"
+    )]
+    Records {
+        /// What the program was compiled for.
+        promised: u64,
+        /// What the data have.
+        found: u64,
+    },
+    /// There is no key for secure noise.
+    #[error("the operating system has no random numbers for secure noise: {0}")]
+    Randomness(#[from] getrandom::Error),
     /// The numbers have left the realm of numbers.
     #[error("{what} is {value} at step {step}: the run has diverged (a lower rate or gradient clipping may help)")]
     Diverged {

@@ -48,6 +48,7 @@
 pub mod abi;
 pub mod artifact;
 pub mod atomic;
+pub mod chacha;
 pub mod checkpoint;
 pub mod code;
 pub mod data;
@@ -67,5 +68,8 @@ mod train;
 pub use error::{Error, Result};
 pub use numbers::{Numbers, Values};
 pub use run_directory::{RunDirectory, load_newest};
-pub use session::{Batch, GenerateOptions, Options, Session};
+pub use session::{Batch, GenerateOptions, Options, Privacy, Session};
 pub use train::{Outcome, train};
+
+/// Streams of the host's own draws; those of a program's are others.
+pub const HOST_STREAMS: [u32; 3] = [data::permutation::STREAM, data::poisson::STREAM, session::generate::STREAM];

@@ -1,6 +1,6 @@
 //! Named numbers that a step or an evaluation yields, and arrays that go in and out of an arena.
 
-use crate::artifact::{DType, OutputBinding};
+use crate::artifact::{BAD_ROWS, DType, OutputBinding};
 use half::bf16;
 
 /// Numbers by name, in the program's order: `loss` first, then whatever else the program reports.
@@ -17,6 +17,12 @@ impl Numbers {
             outputs.iter().filter(|output| is_number(output)).map(|output| output.name.clone()).collect();
         let values = vec![0.0; names.len()];
         Self { names, values }
+    }
+
+    /// Adds a number, 0 so far.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.names.push(name.to_owned());
+        self.values.push(0.0);
     }
 
     /// The number of that name.
@@ -46,7 +52,7 @@ impl Numbers {
 
 /// Whether an output is reported as a number.
 pub(crate) fn is_number(output: &OutputBinding) -> bool {
-    output.elements() == 1
+    output.elements() == 1 && (output.name != BAD_ROWS || output.shape.is_empty())
 }
 
 /// The elements of a tensor or of a batch's field.

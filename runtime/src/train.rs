@@ -15,13 +15,15 @@ pub enum Outcome {
     Finished(Summary),
     /// Asked to stop before; what was done is saved (if there is a directory) and can be continued.
     Stopped(Summary),
+    /// The next step would exceed the privacy budget; what was done is saved and evaluated, and cannot be continued.
+    BudgetSpent(Summary),
 }
 
 impl Outcome {
     /// What there is to say about it.
     pub fn summary(&self) -> &Summary {
         match self {
-            Outcome::Finished(summary) | Outcome::Stopped(summary) => summary,
+            Outcome::Finished(summary) | Outcome::Stopped(summary) | Outcome::BudgetSpent(summary) => summary,
         }
     }
 }
@@ -45,9 +47,14 @@ pub fn train(
         directory.fix_horizon(steps)?;
     }
     let files = directory.map(|directory| Files::open(directory, session.steps_done())).transpose()?;
+    if let Some(files) = &files {
+        session.count_lost_steps(files.metrics.cut());
+    }
     let timing = Timing::with_capacity(steps - session.steps_done().min(steps));
     let mut training = Training { steps, saved: session.steps_done(), session, files, observer, timing, valid: None };
     training.observer.started(training.session);
+    training.warn_of_seed()?;
+    training.warn_of_budget()?;
     training.run(stop)
 }
 
@@ -89,6 +96,25 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
+    fn warn_of_seed(&mut self) -> Result<()> {
+        if self.session.privacy()?.is_some_and(|privacy| privacy.noise == "philox") {
+            let seed = self.session.seed();
+            self.observer.warned(&format!(
+                "the noise comes from seed {seed}: who knows it can take the noise away, and nothing is private from them; \
+                 write `secure` in the `private` clause for noise that the operating system keys"
+            ));
+        }
+        Ok(())
+    }
+
+    fn warn_of_budget(&mut self) -> Result<()> {
+        let wanted = u64::from(self.steps.saturating_sub(self.session.steps_done()));
+        if let Some(allowed) = self.session.steps_in_budget()?.filter(|&allowed| allowed < wanted) {
+            self.observer.warned(&format!("the privacy budget is enough for {allowed} of the {wanted} steps to go"));
+        }
+        Ok(())
+    }
+
     fn run(&mut self, stop: &AtomicBool) -> Result<Outcome> {
         if self.session.steps_done() >= self.steps {
             self.valid = self.session.evaluate()?;
@@ -97,6 +123,11 @@ impl Training<'_> {
             if stop.load(Ordering::Relaxed) {
                 self.save()?;
                 return Ok(Outcome::Stopped(self.summarise()?));
+            }
+            if self.session.budget_is_spent()? {
+                self.valid = self.evaluate()?;
+                self.save()?;
+                return Ok(Outcome::BudgetSpent(self.summarise()?));
             }
             self.step()?;
         }
@@ -112,7 +143,9 @@ impl Training<'_> {
         self.timing.add(seconds);
         self.show(step, seconds);
         let loss = self.session.numbers().loss();
-        if !loss.is_finite() {
+        // One sample could stop a private run with its loss, and a step without samples has none. Such a run has diverged when
+        // rows without a sample are bad.
+        if !loss.is_finite() && self.session.manifest().private.is_none() {
             self.append(step, None, seconds)?;
             return Err(Error::Diverged { what: "the loss".to_owned(), value: loss, step });
         }
@@ -172,7 +205,7 @@ impl Training<'_> {
     }
 
     fn summarise(&mut self) -> Result<Summary> {
-        let summary = Summary::of(self.session, self.valid.as_ref(), &self.timing);
+        let summary = Summary::of(self.session, self.valid.as_ref(), &self.timing)?;
         if let Some(files) = &self.files {
             files.directory.write_summary(&summary)?;
         }

@@ -9,7 +9,7 @@ use trainc_runtime::artifact::*;
 fn artifacts_survive_a_round_trip_through_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.trainx");
-    for artifact in [support::regression(), support::language_model()] {
+    for artifact in [support::regression(), support::language_model(), support::private_sums()] {
         artifact.write(&path).unwrap();
         assert_eq!(Artifact::read(&path).unwrap(), artifact);
     }
@@ -91,9 +91,49 @@ fn contradictions_are_found_and_placed() {
         (m(|m| m.variants[0].kernels[0].stages.clear()), "it has no stages"),
         (m(|m| m.variants[0].kernels[0].scratch_bytes = u64::MAX), "of scratch"),
         (m(|m| m.variants.clear()), "other instruction sets"),
-        (m(|m| m.format = 2), "it says format 2"),
+        (m(|m| m.format = 1), "it says format 1"),
         (complaint(|a| a.code[0].1[0].truncate(100)), "variant X86V3: object 0 is damaged"),
         (complaint(|a| a.code[0].0 = Isa::X86V4), "other instruction sets"),
+    ];
+    for (complaint, expected) in cases {
+        assert!(complaint.contains(expected), "{complaint:?} should say {expected:?}");
+    }
+}
+
+#[test]
+fn contradictions_of_private_training_are_found_and_placed() {
+    let complaint = |change: &dyn Fn(&mut Manifest)| {
+        let mut artifact = support::private_sums();
+        change(&mut artifact.manifest);
+        Artifact::from_bytes(&artifact.to_bytes()).unwrap_err().to_string()
+    };
+    let numbers = |change: &dyn Fn(&mut PrivateSpec)| complaint(&|m| change(m.private.as_mut().unwrap()));
+    let mask = |change: &dyn Fn(&mut MaskBinding)| complaint(&|m| change(m.entries[0].mask.as_mut().unwrap()));
+    let cases = [
+        (numbers(&|p| p.sampling = Sampling::Poisson { rate: 0.0 }), "sampling rate is not in (0, 1]"),
+        (numbers(&|p| p.sampling = Sampling::Poisson { rate: 1.5 }), "sampling rate is not in (0, 1]"),
+        (numbers(&|p| (p.sampling, p.expected_batch) = (Sampling::Shuffled, 41)), "sampling rate is not in (0, 1]"),
+        (numbers(&|p| p.records = 0), "counts no records"),
+        (numbers(&|p| p.noise_multiplier = -1.0), "noise is no finite number"),
+        (numbers(&|p| p.clip = 0.0), "clipping norm is not positive"),
+        (numbers(&|p| p.delta = 1.0), "delta is not in (0, 1)"),
+        (numbers(&|p| p.epsilon = Some(0.0)), "epsilon is not positive"),
+        (mask(&|m| m.offset = 64), "mask of entry `step`: it overlaps tensor `w`"),
+        (mask(&|m| m.offset = 1 << 40), "mask of entry `step`: it does not fit into the arena"),
+        (mask(&|m| m.offset += 4), "is not a multiple of 64"),
+        (mask(&|m| m.rows = u64::MAX), "mask of entry `step`: it does not fit into the arena"),
+        (mask(&|m| m.rows = 7), "its mask has 7 rows, input `x` has 8"),
+        (mask(&|m| m.rows = 0), "its mask has no rows"),
+        (complaint(&|m| m.entries[1].mask = None), "entry `accumulate`: it is private, but has no mask"),
+        (complaint(&|m| drop(m.entries.pop())), "private training: there is no entry `accumulate`"),
+        (complaint(&|m| drop(m.entries.remove(0))), "private training: there is no entry `step`"),
+        (
+            complaint(&|m| drop(m.entries[0].outputs.remove(1))),
+            "entry `step`: it is private, but has no output `bad_rows`",
+        ),
+        (complaint(&|m| m.entries[0].outputs[1].shape = vec![7]), "is not one f32 for each of 8 rows"),
+        (complaint(&|m| m.entries[0].outputs[1].dtype = DType::I32), "is not one f32 for each of 8 rows"),
+        (complaint(&|m| m.private = None), "entry `step`: it is for private training, but nothing is private"),
     ];
     for (complaint, expected) in cases {
         assert!(complaint.contains(expected), "{complaint:?} should say {expected:?}");

@@ -14,7 +14,7 @@ use crate::{
     source::Span,
     syntax::tree::{Argument, ExprKind, Name, Unit},
 };
-use trainc_kernels::ir::{Binary, Unary};
+use trainc_kernels::ir::{Binary, Generator, Unary};
 use trainc_runtime::artifact::{DType, Init};
 
 /// A function that the compiler knows.
@@ -348,7 +348,7 @@ impl Evaluator<'_> {
         let shape = self.shape(&tensor);
         let path = self.registry.place().path_of("draw");
         let stream = self.registry.stream(&path);
-        let node = self.add(Op::Random { stream, shape, scope: self.scope }, &[], span)?;
+        let node = self.add(Op::Random { generator: Generator::Philox, stream, shape, scope: self.scope }, &[], span)?;
         Ok(Value::Tensor(Tensor { node, axes: tensor.axes, position: false }))
     }
 

@@ -122,7 +122,7 @@ impl Registry {
             return stream;
         }
         let mut stream = fnv1a(path);
-        while !self.taken.insert(stream) {
+        while trainc_runtime::HOST_STREAMS.contains(&stream) || !self.taken.insert(stream) {
             stream = stream.wrapping_add(1);
         }
         self.streams.insert(path.to_string(), stream);

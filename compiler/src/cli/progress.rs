@@ -43,9 +43,15 @@ impl Terminal {
     }
 
     fn state(&self, progress: &Progress) -> String {
-        let loss = progress.numbers.loss();
+        let loss = match progress.numbers.loss() {
+            // A private step that drew no sample.
+            loss if loss.is_nan() => "-".to_owned(),
+            loss => format!("{loss:.4}"),
+        };
         let speed = output::count(progress.items_per_second);
-        format!("loss {loss:.4}  {speed} {}/s", self.item)
+        let spent =
+            progress.numbers.get("epsilon").map(|epsilon| format!("  epsilon {epsilon:.3}")).unwrap_or_default();
+        format!("loss {loss}{spent}  {speed} {}/s", self.item)
     }
 }
 

@@ -114,6 +114,12 @@ fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Result<
             }
             Ok(())
         }
+        Ok(Outcome::BudgetSpent(summary)) => {
+            if json {
+                println!("{}", summary.to_line());
+            }
+            say_budget_is_spent(session, directory)
+        }
         Ok(Outcome::Stopped(summary)) => {
             if json {
                 println!("{}", summary.to_line());
@@ -123,6 +129,21 @@ fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Result<
         }
         Err(error) => Err(with_what_is_safe(of_runtime(error), directory)),
     }
+}
+
+/// A run that has used up its budget is complete, and says where it ends.
+fn say_budget_is_spent(session: &Session, directory: &RunDirectory) -> Result<(), Failure> {
+    let Some(privacy) = session.privacy().map_err(of_runtime)? else { return Ok(()) };
+    let (epsilon, budget) = (privacy.epsilon, privacy.budget.unwrap_or(f64::INFINITY));
+    let (done, steps) = (session.steps_done(), session.steps().unwrap_or(0));
+    eprintln!(
+        "the privacy budget is spent: epsilon {epsilon:.4} of {budget} after {done} of {steps} steps; one more would exceed it"
+    );
+    match directory.newest_checkpoint() {
+        Some((step, path)) => eprintln!("  the state after step {step} is in {}", path.display()),
+        None => eprintln!("  no step could be made"),
+    }
+    Ok(())
 }
 
 /// Says which checkpoint a failed run can go on from.

@@ -2,6 +2,7 @@
 
 use super::{Contraction, Graph, NodeId, Op, ScopeId};
 use std::fmt;
+use trainc_kernels::ir::Generator;
 
 impl fmt::Display for Graph {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,7 +48,8 @@ fn label(op: &Op) -> String {
         Op::Parameter { index, .. } => format!("parameter {index}"),
         Op::State { index, .. } => format!("state {index}"),
         Op::Control(field) => format!("control {field:?}").to_lowercase(),
-        Op::Random { stream, .. } => format!("random {stream}"),
+        Op::Random { stream, generator: Generator::Philox, .. } => format!("random {stream}"),
+        Op::Random { stream, generator: Generator::ChaCha20 { word }, .. } => format!("secure random {stream}.{word}"),
         Op::Unary(function) => format!("{function:?}").to_lowercase(),
         Op::Binary(function) => format!("{function:?}").to_lowercase(),
         Op::Broadcast { axes, .. } => format!("broadcast {axes:?}"),

@@ -19,8 +19,10 @@ pub struct Bindings {
     pub step: u32,
     /// The horizon.
     pub steps: u32,
-    /// Seed of all draws.
+    /// Seed of all draws but those that ChaCha20 makes.
     pub seed: u64,
+    /// Key of ChaCha20.
+    pub key: [u32; 8],
     /// How results are rounded.
     pub rounding: Rounding,
 }

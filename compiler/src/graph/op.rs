@@ -1,7 +1,7 @@
 //! The operations. Each carries all that its result's type depends on besides its operands' types.
 
 use super::{Real, ScopeId, ShapeError, TensorType, ops};
-use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
+use trainc_kernels::ir::{Binary, Generator, Precision, ReduceKind, Unary};
 use trainc_runtime::artifact::DType;
 
 /// An operation of the graph.
@@ -44,9 +44,11 @@ pub enum Op {
     },
     /// A number that the host sets for each step: i32 scalar.
     Control(ControlField),
-    /// Uniform draws in `[0, 1)`, keyed by (seed, stream, step, instance of the scope, element).
+    /// Uniform draws in `[0, 1)`, keyed by (seed or key, stream, step, instance of the scope, element).
     Random {
-        /// The stream; never two nodes with one stream unless they are the same draw.
+        /// Whether the seed or the operating system's key decides.
+        generator: Generator,
+        /// The stream; never two nodes with one stream unless they are the same draw, or other words of one block.
         stream: u32,
         /// The shape.
         shape: Vec<u64>,

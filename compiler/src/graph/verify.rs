@@ -2,6 +2,7 @@
 
 use super::{Graph, Node, NodeId, Op, Output, ScopeId, TensorType};
 use std::collections::BTreeMap;
+use trainc_kernels::ir::Generator;
 
 impl Graph {
     /// Checks that types are as inferred, that operands come before users, that scopes are left and entered only as the
@@ -98,17 +99,17 @@ impl Graph {
 
     /// One input, parameter or state has one type; one stream is one draw.
     fn verify_leaves(&self) -> Result<(), String> {
-        let mut known: BTreeMap<(&str, u32), &Op> = BTreeMap::new();
+        let mut known: BTreeMap<(&str, u32, Option<Generator>), &Op> = BTreeMap::new();
         for id in self.ids() {
             let op = &self.node(id).op;
-            let (Op::Input { index, .. }
-            | Op::Parameter { index, .. }
-            | Op::State { index, .. }
-            | Op::Random { stream: index, .. }) = op
-            else {
-                continue;
+            let (index, word) = match op {
+                Op::Input { index, .. } | Op::Parameter { index, .. } | Op::State { index, .. } => (index, None),
+                // Words of a block are draws of their own, but another generator's are not another stream.
+                Op::Random { stream, generator: word @ Generator::ChaCha20 { .. }, .. } => (stream, Some(*word)),
+                Op::Random { stream, generator: Generator::Philox, .. } => (stream, None),
+                _ => continue,
             };
-            let first = *known.entry((op.name(), *index)).or_insert(op);
+            let first = *known.entry((op.name(), *index, word)).or_insert(op);
             expect(first == op, || format!("{} {index} is both {first:?} and {op:?}", op.name()))?;
         }
         Ok(())

@@ -175,8 +175,9 @@ impl<'a> Lowering<'a> {
             })),
             Op::Iota { axis, .. } => Ok(self.exprs.add(Expr::Position(coords[*axis].clone()))),
             Op::Control(field) => Ok(self.control_field(*field)),
-            Op::Random { stream, shape, .. } => {
-                let draw = Draw { stream: *stream, control: self.control(), element: coords::flatten(coords, shape) };
+            Op::Random { generator, stream, shape, .. } => {
+                let (control, element) = (self.control(), coords::flatten(coords, shape));
+                let draw = Draw { generator: *generator, stream: *stream, control, element };
                 Ok(self.exprs.add(Expr::Random(draw)))
             }
             Op::Unary(function) => {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::graph::{Contraction, Op};
 use std::collections::{BTreeMap, BTreeSet};
-use trainc_kernels::ir::{Binary, Expr, Index, Unary};
+use trainc_kernels::ir::{Binary, Expr, Generator, Index, Unary};
 
 /// Work, in simple operations per element, that is repeated by several users rather than stored: about what one store
 /// and one load from memory cost.
@@ -338,7 +338,8 @@ fn operations(op: &Op, dag: &Dag, id: Id) -> u32 {
         },
         Op::Binary(Binary::Div) => 3,
         Op::Binary(Binary::Pow) => 20,
-        Op::Random { .. } => 24,
+        Op::Random { generator: Generator::Philox, .. } => 24,
+        Op::Random { .. } => 180,
         Op::Binary(_) | Op::Select | Op::ToFloat | Op::ToInteger | Op::Gather | Op::Contract(_) => 1,
         Op::Pad { .. } | Op::Concat { .. } => dag.nodes[id].operands.len() as u32,
         Op::Unwindow { .. } => 3,

@@ -326,7 +326,12 @@ impl Builder {
             let here = self.compare(Compare::Equal, word, number);
             chosen = self.select(here, candidate, chosen);
         }
-        let top = self.shift_right(chosen, 8);
+        self.fraction(chosen)
+    }
+
+    /// The number in [0, 1) that the upper 24 bits of a random word stand for.
+    pub fn fraction(&mut self, word: Value) -> Value {
+        let top = self.shift_right(word, 8);
         let number = self.int_to_float(top);
         let scale = self.like(number, 1.0 / (1 << 24) as f32);
         self.mul(number, scale)

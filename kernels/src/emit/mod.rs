@@ -2,5 +2,6 @@
 //! ([`point`]).
 
 pub(crate) mod builder;
+mod chacha;
 pub(crate) mod math;
 pub(crate) mod point;

@@ -5,8 +5,14 @@
 //! scalar until an operation needs it as a vector.
 
 use super::builder::{Builder, Compare, Elem, Type, Value};
-use crate::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Store, Unary};
-use std::collections::BTreeMap;
+use crate::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Store, Unary};
+use std::{collections::BTreeMap, mem::offset_of};
+use trainc_runtime::artifact::Control;
+
+/// Where the control block has the step, in words.
+const CONTROL_STEP: u64 = (offset_of!(Control, step) / size_of::<u32>()) as u64;
+/// Where it has the key.
+const CONTROL_KEY: u64 = (offset_of!(Control, key) / size_of::<u32>()) as u64;
 
 /// The variable that runs along the lanes.
 #[derive(Clone, Copy, Debug)]
@@ -24,12 +30,28 @@ pub(crate) struct Point {
     pub lane: Option<Lane>,
     accumulators: Vec<Option<Value>>,
     values: BTreeMap<ExprId, Value>,
+    /// Blocks of ChaCha20 that draws at this point have taken words of.
+    blocks: Vec<Block>,
+}
+
+/// The words that one element of a stream has.
+#[derive(Clone, Debug)]
+struct Block {
+    stream: u32,
+    element: Index,
+    words: [Value; 16],
 }
 
 impl Point {
     /// A point where nothing is known yet.
     pub fn new(vars: usize, accumulators: usize) -> Point {
-        Point { vars: vec![None; vars], lane: None, accumulators: vec![None; accumulators], values: BTreeMap::new() }
+        Point {
+            vars: vec![None; vars],
+            lane: None,
+            accumulators: vec![None; accumulators],
+            values: BTreeMap::new(),
+            blocks: Vec::new(),
+        }
     }
 
     /// The point with one more variable fixed.
@@ -275,16 +297,47 @@ impl<'a> Emitter<'a> {
     }
 
     fn random(&mut self, point: &mut Point, draw: &Draw) -> Value {
-        let element = self.position(point, &draw.element);
-        let control = self.pointer(draw.control);
-        let [low, high, step] = [0, 1, 2].map(|word| {
-            let word = self.b.i64(word);
-            let address = self.b.address(control, word, Elem::I32);
-            self.b.load(address, Type::scalar(Elem::I32), true)
-        });
+        match draw.generator {
+            Generator::Philox => {
+                let element = self.position(point, &draw.element);
+                let key = [0, 1].map(|word| self.control_word(draw, word));
+                let counter = self.counter(draw);
+                self.b.uniform(element, key, counter)
+            }
+            Generator::ChaCha20 { word } => {
+                let words = self.block(point, draw);
+                self.b.fraction(words[usize::from(word)])
+            }
+        }
+    }
+
+    /// What a draw depends on besides key and element: instance, step and stream.
+    fn counter(&mut self, draw: &Draw) -> [Value; 3] {
         let instance = self.b.truncate(self.instance, Elem::I32);
+        let step = self.control_word(draw, CONTROL_STEP);
         let stream = self.b.int(1, draw.stream as i32);
-        self.b.uniform(element, [low, high], [instance, step, stream])
+        [instance, step, stream]
+    }
+
+    fn control_word(&mut self, draw: &Draw, word: u64) -> Value {
+        let control = self.pointer(draw.control);
+        let word = self.b.i64(word as i64);
+        let address = self.b.address(control, word, Elem::I32);
+        self.b.load(address, Type::scalar(Elem::I32), true)
+    }
+
+    /// The block of ChaCha20 that a draw takes a word of.
+    fn block(&mut self, point: &mut Point, draw: &Draw) -> [Value; 16] {
+        let known = point.blocks.iter().find(|known| known.stream == draw.stream && known.element == draw.element);
+        if let Some(known) = known {
+            return known.words;
+        }
+        let element = self.position(point, &draw.element);
+        let key = std::array::from_fn(|word| self.control_word(draw, CONTROL_KEY + word as u64));
+        let counter = self.counter(draw);
+        let words = self.b.chacha20(element, key, counter);
+        point.blocks.push(Block { stream: draw.stream, element: draw.element.clone(), words });
+        words
     }
 }
 

@@ -50,13 +50,27 @@ pub enum Expr {
     Accumulator(u32),
 }
 
-/// A uniform draw in `[0, 1)`: [`trainc_runtime::philox::Draw::uniform`] of the given element, with seed and step from
-/// the control block and the instance of the launch.
+/// Where a draw comes from. A draw is a function of this, the stream, the step, the instance and the element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Generator {
+    /// [`trainc_runtime::philox`], keyed by the seed: who has the seed can repeat the draw.
+    Philox,
+    /// [`trainc_runtime::chacha`], keyed by the operating system: nobody can.
+    ChaCha20 {
+        /// Which of the 16 words of the element's block. Draws of one stream that differ in it share the block.
+        word: u8,
+    },
+}
+
+/// A uniform draw in `[0, 1)`: [`trainc_runtime::philox::Draw::uniform`] or [`trainc_runtime::chacha::Draw::uniform`] of the
+/// given element, with seed, key and step from the control block and the instance of the launch.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Draw {
+    /// Which numbers.
+    pub generator: Generator,
     /// The stream of the draw.
     pub stream: u32,
-    /// The buffer (i32, 4 elements) that holds [`trainc_runtime::artifact::Control`].
+    /// The buffer (i32) that holds [`trainc_runtime::artifact::Control`]: 4 elements, for [`Generator::ChaCha20`] 12.
     pub control: u32,
     /// Which element of the draw, below 2^32.
     pub element: Index,

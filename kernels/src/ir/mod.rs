@@ -10,7 +10,7 @@ mod merge;
 mod ops;
 mod verify;
 
-pub use expr::{Draw, Expr, ExprId, Exprs};
+pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
 pub use ops::{Binary, Unary};

@@ -2,8 +2,8 @@
 //! every address that does not depend on data lies inside its buffer.
 
 use super::{
-    Access, Attention, AttentionBackward, AttentionShape, Binary, Body, DType, Expr, ExprId, Exprs, Gemm, Index,
-    Kernel, Nest, Store, View,
+    Access, Attention, AttentionBackward, AttentionShape, Binary, Body, DType, Expr, ExprId, Exprs, Gemm, Generator,
+    Index, Kernel, Nest, Store, View,
 };
 
 /// No array has more elements, no loop nest more iterations.
@@ -151,8 +151,16 @@ impl Kernel {
             }
             Expr::Random(draw) => {
                 let control = self.buffers.get(draw.control as usize).ok_or("no control block")?;
-                let fits = control.dtype == DType::I32 && control.elements >= 4 && control.access == Access::Read;
-                ensure(fits, || "the control block is no read-only i32 buffer of 4 elements".into())?;
+                let elements = match draw.generator {
+                    Generator::Philox => 4,
+                    Generator::ChaCha20 { word } => {
+                        ensure(word < 16, || format!("a block of ChaCha20 has 16 words, not {word}"))?;
+                        12
+                    }
+                };
+                let fits =
+                    control.dtype == DType::I32 && control.elements >= elements && control.access == Access::Read;
+                ensure(fits, || format!("the control block is no read-only i32 buffer of {elements} elements"))?;
                 verify_index(&draw.element, extents.len(), types).map(|()| Float)
             }
             Expr::Accumulator(number) => self.accumulator_type(*number),

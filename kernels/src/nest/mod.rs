@@ -10,7 +10,7 @@ use crate::{
         builder::{Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Buffer, Expr, ExprId, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
+    ir::{Buffer, Draw, Expr, ExprId, Generator, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
     stage::{Lowered, emit_stage, tile_count},
 };
 
@@ -118,7 +118,8 @@ fn node_cost(expr: &Expr) -> u64 {
         Expr::Unary(Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf, _) => {
             TRANSCENDENTAL_COST
         }
-        Expr::Random(_) => 4 * TRANSCENDENTAL_COST,
+        Expr::Random(Draw { generator: Generator::Philox, .. }) => 4 * TRANSCENDENTAL_COST,
+        Expr::Random(_) => 30 * TRANSCENDENTAL_COST,
         Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => 0,
         _ => 1,
     }

@@ -5,7 +5,11 @@ use crate::privacy::{Accountant, Mechanism};
 use serde::{Deserialize, Serialize};
 
 /// Version of the artifact format; the runtime refuses any other.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+
+/// Output of the entries of private training, f32 `[rows]`: not 0 for each row whose gradient is not finite. If there is
+/// one, the entry has changed nothing.
+pub const BAD_ROWS: &str = "bad_rows";
 
 /// How an element is stored in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -188,6 +192,24 @@ pub struct MaskBinding {
     pub rows: u64,
 }
 
+impl MaskBinding {
+    /// Size in the arena.
+    pub fn bytes(&self) -> u64 {
+        self.rows.saturating_mul(DType::F32.bytes())
+    }
+}
+
+impl PrivateSpec {
+    /// Probability with which a record takes part in a step, as the guarantee has it. Shuffled records are accounted for as
+    /// if they were drawn.
+    pub fn sampling_rate(&self) -> f64 {
+        match self.sampling {
+            Sampling::Poisson { rate } => rate,
+            Sampling::Shuffled => self.expected_batch as f64 / self.records as f64,
+        }
+    }
+}
+
 /// One callable of the artifact: `step`, `accumulate`, `evaluate` or `generate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -273,7 +295,7 @@ pub struct InputBinding {
 /// A buffer that the host may read after a call of the entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputBinding {
-    /// `loss`, `grad_norm`, `rate`, a metric's name, or `logits`.
+    /// `loss`, `grad_norm`, `rate`, a metric's name, `logits`, or [`BAD_ROWS`].
     pub name: String,
     /// Storage type.
     pub dtype: DType,
@@ -356,7 +378,7 @@ pub struct StageSpec {
     pub tiles: u64,
 }
 
-/// The block of host-written numbers that kernels read: 16 bytes at [`Manifest::control_offset`].
+/// The block of host-written numbers that kernels read: 48 bytes at [`Manifest::control_offset`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 pub struct Control {
@@ -368,6 +390,8 @@ pub struct Control {
     pub step: u32,
     /// The horizon: how many updates the run makes.
     pub steps: u32,
+    /// Key of draws that no seed may repeat ([`crate::chacha`]); zeros unless training is private and secure.
+    pub key: [u32; 8],
 }
 
 /// How training runs.

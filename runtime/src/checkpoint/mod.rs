@@ -45,9 +45,9 @@ pub struct State {
     pub seed: u64,
     /// Updates made.
     pub step: u32,
-    /// Training records consumed.
+    /// Training records consumed; 0 if each step draws its own.
     pub position: u64,
-    /// State of the host's controllers, by name.
+    /// State of the host's controllers, by name: `privacy`, what private training has spent.
     pub controllers: BTreeMap<String, serde_json::Value>,
     /// What the last step reported, those numbers that were finite.
     pub numbers: BTreeMap<String, f64>,
@@ -152,6 +152,11 @@ impl Opened {
             return Err(foreign(format!("it was written by another program or version of it ({theirs}, not {ours})")));
         }
         self.tensors.check(&manifest.tensors).map_err(foreign)
+    }
+
+    /// The complaint that what it says of the run cannot be used.
+    pub(crate) fn damaged(&self, reason: String) -> CheckpointError {
+        CheckpointError::Damaged { path: self.path.join(STATE), reason }
     }
 
     /// Reads a tensor's bytes; `out` has the size that [`Opened::check`] has confirmed.

@@ -13,7 +13,8 @@ mod npy;
 mod npz;
 mod packing;
 mod paths;
-mod permutation;
+pub(crate) mod permutation;
+pub(crate) mod poisson;
 mod store;
 mod table;
 mod tokenizer;
@@ -24,6 +25,7 @@ pub use hash::{hash, unit};
 pub use need::Need;
 pub use packing::PackedTokens;
 pub use permutation::Permutation;
+pub use poisson::{Poisson, Randomness};
 pub use store::{TokenStore, TokenWriter, Width};
 pub use table::{Column, Scalar, Table, write_numbers};
 pub use tokenizer::Tokenizer;
@@ -142,6 +144,36 @@ impl Data {
                 place
             };
             part.read(record, binding, out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Data {
+    /// The training record at a position of the run's order.
+    pub fn record_at(&self, position: u64, seed: u64) -> u64 {
+        let (epoch, place) = ((position / self.train.count) as u32, position % self.train.count);
+        if self.shuffle { Permutation::new(self.train.count, seed, epoch).at(place) } else { place }
+    }
+
+    /// Writes these training records into the first rows of the binding's buffer, zeros into the others and into those that
+    /// `blank` says.
+    ///
+    /// # Errors
+    /// As [`Data::feed`].
+    pub fn feed_records(
+        &self,
+        records: &[u64],
+        blank: &[bool],
+        binding: &InputBinding,
+        out: &mut [u8],
+    ) -> Result<(), DataError> {
+        let record_bytes = (binding.record_elements() * binding.dtype.bytes()) as usize;
+        for (row, out) in out.chunks_exact_mut(record_bytes).enumerate() {
+            match records.get(row) {
+                Some(&record) if !blank[row] => self.train.read(record, binding, out)?,
+                _ => out.fill(0),
+            }
         }
         Ok(())
     }

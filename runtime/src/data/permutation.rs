@@ -11,7 +11,7 @@ use crate::philox::philox4x32;
 const ROUNDS: u32 = 6;
 
 /// Keeps these draws apart from all others under the same seed.
-const STREAM: u32 = u32::from_le_bytes(*b"perm");
+pub(crate) const STREAM: u32 = u32::from_le_bytes(*b"perm");
 
 /// A bijection of `0..n`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -114,15 +114,23 @@ impl Ledger {
     /// # Errors
     /// As [`Ledger::epsilon`], or the budget is not a positive number.
     pub fn would_exceed(&mut self, budget: f64) -> Result<bool, Error> {
+        Ok(self.steps_left(budget)? == 0)
+    }
+
+    /// How many more steps of the phase at work `budget` allows; those up to the end of the plan if it allows these.
+    ///
+    /// # Errors
+    /// As [`Ledger::would_exceed`].
+    pub fn steps_left(&mut self, budget: f64) -> Result<u64, Error> {
         if !(budget > 0.0 && budget.is_finite()) {
             return Err(Error::Epsilon(budget));
         }
-        let Some(current) = self.spent.last().copied() else { return Ok(false) };
+        let Some(current) = self.spent.last().copied() else { return Ok(u64::MAX) };
         let limit = match self.limit.filter(|limit| limit.budget == budget && same(&limit.mechanism, &current)) {
             Some(limit) => limit.steps,
             None => self.find_limit(budget, current)?,
         };
-        Ok(current.steps >= limit)
+        Ok(limit.saturating_sub(current.steps))
     }
 
     /// The steps that `budget` allows the phase at work. A plan that fits, the usual case, costs one composition.

@@ -5,6 +5,9 @@
 //! ```
 //! `step` counts from 0 and `loss` is that of the step's batch before its update; `valid_*`, where the step was
 //! followed by an evaluation, belongs to the parameters after it. Numbers that are not finite are `null`.
+//!
+//! Private training adds `epsilon`, spent after the step, and `non_finite`, the samples left out so far. The guarantee is for
+//! the parameters: `loss` and `non_finite` are about the data as they are and not to be published.
 
 use crate::numbers::Numbers;
 use serde::Deserialize;
@@ -17,6 +20,7 @@ use std::path::Path;
 pub struct MetricsFile {
     file: File,
     line: String,
+    cut: u64,
 }
 
 #[derive(Deserialize)]
@@ -33,9 +37,16 @@ impl MetricsFile {
     pub fn open(path: &Path, step: u32) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         let end = end_of_steps_before(step, &file)?;
+        file.seek(SeekFrom::Start(end))?;
+        let cut = BufReader::new(&file).split(b'\n').count() as u64;
         file.set_len(end)?;
         file.seek(SeekFrom::Start(end))?;
-        Ok(Self { file, line: String::new() })
+        Ok(Self { file, line: String::new(), cut })
+    }
+
+    /// How many lines were cut off: steps that have been made, but not saved.
+    pub fn cut(&self) -> u64 {
+        self.cut
     }
 
     /// Appends a step's line.
@@ -101,6 +112,7 @@ mod tests {
         }
         std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":4,\"lo").unwrap();
         let mut metrics = MetricsFile::open(&path, 2).unwrap();
+        assert_eq!(metrics.cut(), 3);
         metrics.append(2, &numbers(f64::NAN), Some(&numbers(7.0)), 0.5).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(

@@ -1,6 +1,7 @@
 //! `summary.json`: how a run ended.
 
 use crate::artifact::FORMAT_VERSION;
+use crate::error::Result;
 use crate::numbers::Numbers;
 use crate::session::Session;
 use serde_json::{Map, Value, json};
@@ -53,7 +54,11 @@ pub struct Summary(Value);
 
 impl Summary {
     /// Gathers what there is to say.
-    pub fn of(session: &Session, valid: Option<&Numbers>, timing: &Timing) -> Self {
+    ///
+    /// # Errors
+    /// When what private training has spent cannot be computed.
+    pub fn of(session: &Session, valid: Option<&Numbers>, timing: &Timing) -> Result<Self> {
+        let privacy = session.privacy()?;
         let manifest = session.manifest();
         let train = &manifest.train;
         let per_second = |amount: u64| timing.steps_per_second().map(|steps| steps * amount as f64);
@@ -77,12 +82,18 @@ impl Summary {
         put("seconds", json!(timing.total));
         put("peak_bytes", json!({ "planned": manifest.arena_bytes, "measured": peak_memory() }));
         put("launches_per_step", json!(manifest.entry("step").map(|entry| entry.launches.len())));
-        put("epsilon", Value::Null);
+        put("epsilon", json!(privacy.as_ref().map(|privacy| privacy.epsilon)));
+        if let Some(privacy) = &privacy {
+            put("delta", json!(privacy.delta));
+            put("epsilon_budget", json!(privacy.budget));
+            put("non_finite", json!(privacy.non_finite));
+            put("noise", json!(privacy.noise));
+        }
         put("threads", json!(session.device().threads()));
         put("isa", json!(session.device().isa()));
         let runtime = env!("CARGO_PKG_VERSION");
         put("versions", json!({ "compiler": manifest.compiler, "runtime": runtime, "format": FORMAT_VERSION }));
-        Self(Value::Object(members))
+        Ok(Self(Value::Object(members)))
     }
 
     /// A member, e.g. `valid_loss`.

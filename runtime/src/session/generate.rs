@@ -7,7 +7,7 @@ use crate::numbers::Values;
 use crate::philox::Draw;
 
 /// Keeps these draws apart from all others under the same seed.
-const STREAM: u32 = u32::from_le_bytes(*b"smpl");
+pub(crate) const STREAM: u32 = u32::from_le_bytes(*b"smpl");
 
 /// How to sample.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,10 +1,12 @@
 //! A program at work: its memory, its position in training and in the data.
 
 mod batch;
-mod generate;
+pub(crate) mod generate;
+mod private;
 
 pub use batch::Batch;
 pub use generate::GenerateOptions;
+pub use private::Privacy;
 
 use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Source};
@@ -14,8 +16,12 @@ use crate::device::Cpu;
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
 use crate::{float_check, init};
+use private::Private;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Name of the privacy account among the states of a checkpoint.
+const PRIVACY: &str = "privacy";
 
 /// How to run an artifact; [`Options::default`] is what the program says, on all processors.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +54,7 @@ pub struct Session {
     tokenizer: Option<Tokenizer>,
     /// What the last step reported; reused.
     numbers: Numbers,
+    private: Option<Private>,
 }
 
 impl Session {
@@ -89,9 +96,13 @@ impl Session {
             data: None,
             tokenizer: None,
             numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
+            private: Private::new(&manifest)?,
             manifest,
             device,
         };
+        if session.private.is_some() {
+            Private::name_numbers(&mut session.numbers);
+        }
         session.initialise();
         Ok(session)
     }
@@ -134,7 +145,7 @@ impl Session {
             return Ok(steps);
         }
         let records = self.open_data()?.train_records();
-        let batch = batch_size(entry(&self.manifest, "step")?);
+        let batch = self.samples_per_step()?;
         let Some(steps) = self.manifest.train.steps.horizon(records, batch) else {
             return Error::misuse(format!("so many epochs of {records} records are more than {} steps", u32::MAX));
         };
@@ -148,11 +159,19 @@ impl Session {
             Duration::Steps(_) => 0,
             Duration::Epochs { .. } => self.open_data()?.train_records(),
         };
-        let batch = batch_size(entry(&self.manifest, "step")?);
+        let batch = self.samples_per_step()?;
         Ok(interval.ends_with(self.step, records, batch))
     }
 
-    /// The seed of every draw.
+    /// Samples of an update; of a private one, expected.
+    fn samples_per_step(&self) -> Result<u64> {
+        match &self.manifest.private {
+            Some(private) => Ok(private.expected_batch),
+            None => Ok(batch_size(entry(&self.manifest, "step")?)),
+        }
+    }
+
+    /// The seed of every draw but those of secure private training.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -167,17 +186,22 @@ impl Session {
                 return Error::misuse("the program has no data: feed batches with `step_with`");
             };
             let needs = Need::of_program(&self.manifest.entries).map_err(Error::Misuse)?;
-            self.data = Some(Data::open(spec, &needs, &self.base)?);
+            let data = Data::open(spec, &needs, &self.base)?;
+            self.private.as_ref().map_or(Ok(()), |private| private.check_records(data.train_records()))?;
+            self.data = Some(data);
         }
         Ok(self.data.as_ref().expect("just opened"))
     }
 
-    /// Makes one update with the next batch of the program's data.
+    /// Makes one update with the next batch of the program's data; of a private program, with samples drawn from them.
     ///
     /// # Errors
-    /// When the data cannot be used, or the horizon has been reached.
+    /// When the data cannot be used, the horizon has been reached, or the privacy budget is spent.
     pub fn step(&mut self) -> Result<&Numbers> {
         self.open_data()?;
+        if self.private.is_some() {
+            return self.private_step();
+        }
         let data = self.data.as_ref().expect("opened");
         let entry = entry(&self.manifest, "step")?;
         for input in &entry.inputs {
@@ -189,19 +213,30 @@ impl Session {
 
     /// Makes one update with a batch of your own.
     ///
+    /// The account of a private program takes it for a batch that was drawn as the program says; whoever draws answers for
+    /// that.
+    ///
     /// # Errors
-    /// When the batch does not fit the model, or the horizon has been reached. A horizon in epochs is one in the program's
-    /// own data, which must then be there, unless [`Options::steps`] gives another.
+    /// When the batch does not fit the model, the horizon has been reached, or the privacy budget is spent. A horizon in
+    /// epochs is one in the program's own data, which must then be there, unless [`Options::steps`] gives another.
     pub fn step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
+        if self.private.is_some() {
+            return self.private_step_with(batch);
+        }
         batch.feed(entry(&self.manifest, "step")?, self.device.arena_mut())?;
         self.update()
     }
 
-    fn update(&mut self) -> Result<&Numbers> {
+    fn check_horizon(&mut self) -> Result<()> {
         let steps = self.horizon()?;
-        if self.step >= steps {
-            return Error::misuse(format!("the run has made all its {steps} steps"));
+        match self.step < steps {
+            true => Ok(()),
+            false => Error::misuse(format!("the run has made all its {steps} steps")),
         }
+    }
+
+    fn update(&mut self) -> Result<&Numbers> {
+        self.check_horizon()?;
         self.execute("step")?;
         let entry = entry(&self.manifest, "step")?;
         read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value);
@@ -271,6 +306,7 @@ impl Session {
             step: self.step,
             // Only the step knows schedules, and it knows the horizon.
             steps: self.steps.unwrap_or(0),
+            key: self.private.as_ref().map_or([0; 8], Private::key_words),
         };
         let bytes = bytemuck::bytes_of(&control);
         self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);
@@ -351,7 +387,7 @@ impl Session {
             seed: self.seed,
             step: self.step,
             position: self.position,
-            controllers: BTreeMap::new(),
+            controllers: self.private.iter().map(|private| (PRIVACY.to_owned(), private.to_json())).collect(),
             numbers: self.finite_numbers(),
         }
     }
@@ -388,11 +424,15 @@ impl Session {
     /// As [`Session::load`].
     pub fn restore(&mut self, opened: &Opened) -> Result<()> {
         opened.check(&self.manifest)?;
+        let state = opened.state();
+        if let Some(private) = &mut self.private {
+            let account = state.controllers.get(PRIVACY);
+            private.restore(account, state.step).map_err(|reason| opened.damaged(reason))?;
+        }
         let arena = self.device.arena_mut();
         for tensor in &self.manifest.tensors {
             opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
         }
-        let state = opened.state();
         (self.seed, self.step, self.position) = (state.seed, state.step, state.position);
         for (slot, value) in self.numbers.slots_mut() {
             *value = state.numbers.get(slot).copied().unwrap_or(0.0);

@@ -67,6 +67,8 @@ fn artifact(name: &str, tensors: Vec<TensorSpec>, entries: Vec<Entry>, train: Tr
         kernel("successor", &[("successor_logits", 16)], &[64, 16 * 256 * 4]),
         kernel("diverge", &[("diverge_at_three", 1)], &[16, 4, 16]),
         kernel("absorb", &[("absorb_tokens", 1)], &[64, 64, 16, 4]),
+        kernel("accumulate", &[("private_accumulate", 1)], &[32, 128, 16, 32, 4, 16]),
+        kernel("private step", &[("private_step", 1)], &[32, 128, 16, 32, 4, 16, 4]),
     ];
     let manifest = Manifest {
         format: FORMAT_VERSION,
@@ -80,6 +82,7 @@ fn artifact(name: &str, tensors: Vec<TensorSpec>, entries: Vec<Entry>, train: Tr
         entries,
         variants: vec![Variant { isa: Isa::X86V3, kernels }],
         data: None,
+        private: None,
         train,
     };
     Artifact { manifest, code: vec![(Isa::X86V3, vec![KERNELS.to_vec()])] }
@@ -140,4 +143,39 @@ pub fn divergent() -> Artifact {
         launches: vec![count],
     };
     artifact("divergent", tensors, vec![step], train("steps"))
+}
+
+/// Adds up the records of a private run in `w`: batches of 8 rows with 4 features, drawn with probability 0.1 of 40. Entries
+/// `step` and `accumulate`.
+pub fn private_sums() -> Artifact {
+    let tensors = vec![
+        tensor("w", &[4], W, parameter(), Init::Constant { value: 0.0 }),
+        tensor("private.sum.w", &[4], MOMENTUM_W, TensorKind::State, Init::Constant { value: 0.0 }),
+    ];
+    let bad = OutputBinding { name: BAD_ROWS.into(), dtype: DType::F32, shape: vec![8], offset: RESIDUAL };
+    let args = [Y, X, MOMENTUM_W, RESIDUAL, LOSS, W];
+    let entry = |name: &str, launch: Launch, outputs: Vec<OutputBinding>| Entry {
+        name: name.into(),
+        inputs: vec![input("x", "x", 0, DType::F32, &[8, 4], X)],
+        mask: Some(MaskBinding { offset: Y, rows: 8 }),
+        outputs,
+        launches: vec![launch],
+    };
+    let step_args: Vec<u64> = args.into_iter().chain([TOKENS]).collect();
+    let step_outputs = vec![number("loss", LOSS), bad.clone(), number("rows", TOKENS)];
+    let step = entry("step", launch(6, &step_args), step_outputs);
+    let accumulate = entry("accumulate", launch(5, &args), vec![number("loss", LOSS), bad]);
+    let mut artifact = artifact("sums", tensors, vec![step, accumulate], train("samples"));
+    artifact.manifest.private = Some(PrivateSpec {
+        sampling: Sampling::Poisson { rate: 0.1 },
+        records: 40,
+        expected_batch: 4,
+        noise_multiplier: 2.0,
+        clip: 1.0,
+        delta: 1e-3,
+        epsilon: None,
+        accountant: trainc_runtime::privacy::Accountant::Pld,
+        secure: false,
+    });
+    artifact
 }

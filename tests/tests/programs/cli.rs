@@ -222,7 +222,7 @@ fn a_full_disk_leaves_the_last_checkpoint_intact() {
     let folder = workplace();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&disk).status();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "--out", "size=3m", "tmpfs"]).arg(&disk).status();
     if !mounted.is_ok_and(|status| status.success()) {
         eprintln!("NOT CHECKED: mounting a small tmpfs needs root");
         return;
@@ -257,4 +257,49 @@ fn missing_and_empty_data_are_named() {
     let empty = run(folder.path(), &["run", "text.train", "--out", "run"]);
     assert_ne!(code(&empty), 0);
     assert!(!folder.path().join("run").exists());
+}
+
+#[test]
+fn a_private_run_tells_what_it_spends_and_ends_with_its_budget() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = |row: u64, column| trainc_runtime::data::unit(row, column) - 0.5;
+    let row = |row| (0..5).map(|column| number(row, column).to_string()).collect::<Vec<_>>().join(",") + "\n";
+    fs::write(folder.path().join("rows.csv"), (0..200).map(row).collect::<String>()).unwrap();
+    let program = "use std
+model Line() {
+    input x: [batch, 4]
+    input y: [batch, 1]
+    output z = linear(x, 1)
+}
+data Rows {
+    csv \"rows.csv\"
+    field x = columns(0, 4)
+    field y = columns(4, 1)
+}
+train {
+    model Line()
+    data Rows
+    loss mse(z, y)
+    optimizer sgd
+    schedule constant(0.1)
+    steps 30  batch 10
+    private { epsilon 2  clip 1  accountant rdp }
+}
+";
+    fs::write(folder.path().join("line.train"), program).unwrap();
+    let whole = run(folder.path(), &["run", "line.train", "--out", "whole", "--json"]);
+    assert_eq!(code(&whole), 0, "{}", stderr(&whole));
+    let shown = String::from_utf8_lossy(&whole.stdout).into_owned();
+    assert!(shown.contains("  epsilon 2.000") && shown.contains("warning: the noise comes from seed"), "{shown}");
+    let summary: Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+    let epsilon = summary["epsilon"].as_f64().unwrap();
+    assert!((1.99..=2.0).contains(&epsilon), "{epsilon}");
+    assert_eq!((&summary["noise"], &summary["steps_done"]), (&"philox".into(), &30.into()));
+    let longer = run(folder.path(), &["run", "line.train", "--out", "longer", "--steps", "60"]);
+    for output in [longer, run(folder.path(), &["resume", "longer"])] {
+        assert_eq!(code(&output), 0, "a run that ends with its budget is complete");
+        let said = stderr(&output);
+        assert!(said.contains("the privacy budget is spent") && said.contains("after 30 of 60 steps"), "{said}");
+        assert!(said.contains("the state after step 30 is in"), "{said}");
+    }
 }

@@ -5,7 +5,8 @@ use crate::graph::{
     Bindings, ControlField, InterpretError, Real, ShapeError, Tensor, TensorType, interpret::Moment, value::offsets,
 };
 use std::collections::HashMap;
-use trainc_runtime::{artifact::DType, philox::Draw};
+use trainc_kernels::ir::Generator;
+use trainc_runtime::{artifact::DType, chacha, philox};
 
 pub(super) struct Constant {
     pub value: Real,
@@ -159,6 +160,7 @@ impl Rule for Control {
 }
 
 pub(super) struct Random {
+    pub generator: Generator,
     pub stream: u32,
     pub shape: Vec<u64>,
 }
@@ -168,7 +170,7 @@ impl Random {
         name: "Random",
         operands: "",
         result: "f32 of `shape`",
-        meaning: "uniform draws in `[0, 1)` by Philox4x32-10, keyed by (seed, `stream`, step, instance of `scope`, element)",
+        meaning: "uniform draws in `[0, 1)` of `stream`, step, instance of `scope` and element: by Philox4x32-10 under the seed, or a `word` of ChaCha20's block under a key of the operating system",
         gradient: "",
     };
 }
@@ -185,10 +187,14 @@ impl Rule for Random {
     }
 
     fn evaluate(&self, _operands: &[&Tensor], at: &Moment) -> Result<Tensor, InterpretError> {
-        let Bindings { seed, step, .. } = *at.bindings;
-        let draw = Draw { seed, stream: self.stream, step, instance: at.instance as u32 };
+        let Bindings { seed, key, step, .. } = *at.bindings;
+        let (stream, instance) = (self.stream, at.instance as u32);
+        let draw = |element| match self.generator {
+            Generator::Philox => philox::Draw { seed, stream, step, instance }.uniform(element),
+            Generator::ChaCha20 { word } => chacha::Draw { key, stream, step, instance }.uniform(element, word),
+        };
         let ty = TensorType::f32(self.shape.clone());
-        let data = (0..ty.elements() as u32).map(|element| f64::from(draw.uniform(element))).collect();
+        let data = (0..ty.elements() as u32).map(|element| f64::from(draw(element))).collect();
         Ok(Tensor::new(ty, data))
     }
 }

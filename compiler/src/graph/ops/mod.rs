@@ -124,7 +124,7 @@ table! {
     leaf Parameter { index, shape };
     leaf State { index, shape };
     leaf Control(field);
-    leaf Random { stream, shape };
+    leaf Random { generator, stream, shape };
     elementwise Unary(function);
     elementwise Binary(function);
     elementwise Select;

@@ -8,6 +8,7 @@ mod repeats;
 mod substitution;
 
 use super::*;
+use trainc_kernels::ir::Generator;
 
 /// Parameters of these shapes and a scalar made from them.
 struct Problem {
@@ -42,7 +43,7 @@ fn problem(shapes: &[&[u64]], build: impl FnOnce(&mut Graph, &[NodeId]) -> NodeI
 /// A scalar that depends on each element differently.
 fn weighted_sum(graph: &mut Graph, x: NodeId) -> NodeId {
     let shape = graph.shape(x).to_vec();
-    let weights = graph.add(Op::Random { stream: 999, shape, scope: ScopeId::ROOT }, &[]);
+    let weights = graph.add(Op::Random { generator: Generator::Philox, stream: 999, shape, scope: ScopeId::ROOT }, &[]);
     let product = graph.times(x, weights);
     graph.sum_all(product)
 }

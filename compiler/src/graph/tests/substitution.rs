@@ -1,7 +1,7 @@
 //! Substitution: the copy computes what the original computes on other values.
 
 use super::{repeats::cases, *};
-use trainc_kernels::ir::Unary;
+use trainc_kernels::ir::{Generator, Unary};
 
 /// `p + 0.3 sin(p)` for each parameter: a point that depends on what it replaces.
 fn points(graph: &mut Graph, parameters: &[NodeId]) -> Vec<(NodeId, NodeId)> {
@@ -81,7 +81,7 @@ fn with_dropout(graph: &mut Graph, p: &[NodeId]) -> NodeId {
     let scope = graph.add_scope("block", 4);
     let carry = graph.add_carry(scope, p[0], false);
     let layer = graph.add(Op::Layer { scope }, &[p[1]]);
-    let mask = graph.add(Op::Random { stream: 17, shape: vec![2], scope }, &[]);
+    let mask = graph.add(Op::Random { generator: Generator::Philox, stream: 17, shape: vec![2], scope }, &[]);
     let product = graph.times(layer, mask);
     let sum = graph.plus(carry, product);
     let next = graph.unary(Unary::Tanh, sum);

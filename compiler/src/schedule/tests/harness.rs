@@ -1,7 +1,7 @@
 //! Running a plan, and comparing it with the graph.
 
 use crate::{
-    graph::{Bindings, Graph, Op, Output, Rounding, Tensor, TensorType, interpret},
+    graph::{Bindings, Graph, Op, Output, Tensor, TensorType, interpret},
     program::{Input, Parameter, Program, State, TrainSettings},
     schedule::{Plan, Request, ScheduleError, schedule},
     source::{FileId, Span},
@@ -70,7 +70,7 @@ impl Case {
             step: 3,
             steps: 20,
             seed: 7,
-            rounding: Rounding::None,
+            ..Bindings::default()
         };
         // Second moments are not negative.
         bindings.states.values_mut().for_each(|state| *state = state.map(f64::abs));

@@ -7,7 +7,7 @@ use crate::{
     },
     rewrite,
 };
-use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
+use trainc_kernels::ir::{Binary, Generator, Precision, ReduceKind, Unary};
 use trainc_runtime::artifact::DType;
 
 /// Shorthands for building a case.
@@ -354,7 +354,7 @@ pub fn recurrent() -> Case {
         let gain = b.g.broadcast_to_leading(gain, &shape);
         b.g.times(y, gain)
     };
-    let draw = b.g.add(Op::Random { stream: 5, shape: vec![4, 8], scope }, &[]);
+    let draw = b.g.add(Op::Random { generator: Generator::Philox, stream: 5, shape: vec![4, 8], scope }, &[]);
     let limit = b.g.full_like(0.8, draw);
     let keep = b.g.binary(Binary::Less, draw, limit);
     let y = b.g.times(y, keep);

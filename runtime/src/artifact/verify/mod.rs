@@ -1,6 +1,8 @@
 //! Structural checks of an intact artifact, so that a faulty compiler shows as an error and not as broken memory.
 //! After them every offset lies in the arena and every product of a shape fits in 64 bits.
 
+mod private;
+
 use super::{
     Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant,
 };
@@ -44,6 +46,7 @@ pub fn verify(artifact: &Artifact) -> Check {
         unique(&mut names, &entry.name, &place)?;
         verify_entry(manifest, entry)?;
     }
+    private::verify(manifest)?;
     verify_durations(manifest)?;
     manifest.data.as_ref().map_or(Ok(()), verify_data)
 }
@@ -199,10 +202,14 @@ fn verify_input(manifest: &Manifest, entry: &Entry, input: &InputBinding) -> Che
         return Err(defect(place, format!("it looks {} positions ahead", input.shift)));
     }
     let bytes = array_bytes(input.dtype, &input.shape);
-    let input = region(manifest, place, input.offset, bytes, BUFFER_ALIGNMENT)?;
-    let touches = |tensor: &&TensorSpec| input.begin < tensor.offset + tensor.bytes() && tensor.offset < input.end;
+    no_tensor_in(manifest, &region(manifest, place, input.offset, bytes, BUFFER_ALIGNMENT)?)
+}
+
+/// What the host writes before an entry must not be what lives across entries.
+fn no_tensor_in(manifest: &Manifest, written: &Region) -> Check {
+    let touches = |tensor: &&TensorSpec| written.begin < tensor.offset + tensor.bytes() && tensor.offset < written.end;
     match manifest.tensors.iter().find(touches) {
-        Some(tensor) => Err(defect(input.place, format!("it overlaps tensor `{}`", tensor.name))),
+        Some(tensor) => Err(defect(&written.place, format!("it overlaps tensor `{}`", tensor.name))),
         None => Ok(()),
     }
 }

@@ -69,6 +69,8 @@ pub enum Emit {
     Mlir,
     /// The kernels in assembly
     Asm,
+    /// The kernels in PTX, with --target cuda
+    Ptx,
 }
 
 #[derive(Args)]
@@ -78,7 +80,8 @@ pub struct Compile {
     /// Where to write (default: the program's name with `.trainx`)
     #[arg(long, short)]
     pub output: Option<PathBuf>,
-    /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, or several joined by commas
+    /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, `cuda:sm_80` (or 86, 89, 90, 100, 120), or several of
+    /// one kind joined by commas
     #[arg(long, default_value = "cpu")]
     pub target: String,
     /// Print an intermediate form instead

@@ -15,6 +15,7 @@ mod progress;
 mod run;
 mod sources;
 mod table;
+mod target;
 
 use arguments::{Arguments, Command};
 use clap::Parser;

@@ -174,6 +174,7 @@ pub fn supported(isa: Isa) -> bool {
         Isa::X86V3 => v3(),
         Isa::X86V4 => v4(),
         Isa::X86V4Bf16 => v4() && is_x86_feature_detected!("avx512bf16"),
+        Isa::Sm80 | Isa::Sm86 | Isa::Sm89 | Isa::Sm90 | Isa::Sm100 | Isa::Sm120 => false,
     }
 }
 

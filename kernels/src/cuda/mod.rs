@@ -5,6 +5,7 @@
 //! blocks; its entry takes the address of each buffer and the number of the instance. Nothing is linked: no device
 //! library, no toolkit; NVIDIA's driver translates the PTX when it is loaded.
 
+mod attention;
 mod gemm;
 mod nest;
 mod simt;
@@ -52,7 +53,8 @@ pub(crate) fn lower<'a>(kernels: impl IntoIterator<Item = (usize, &'a Kernel)>) 
         match &kernel.body {
             Body::Nest(nest) => nest::lower(&mut b, kernel, nest, &name),
             Body::Gemm(product) => gemm::lower(&mut b, kernel, product, &name),
-            Body::Attention(_) | Body::AttentionBackward(_) => Vec::new(),
+            Body::Attention(forward) => attention::lower_forward(&mut b, kernel, forward, &name),
+            Body::AttentionBackward(backward) => attention::lower_backward(&mut b, kernel, backward, &name),
         }
     });
     let stages = stages.collect();

@@ -40,7 +40,8 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -
     }
 }
 
-fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
+/// Lowers one nest to one launch.
+pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
     let plan = Plan::new(nest);
     let threads = (plan.team * plan.teams) as u32;
     super::entry(b, &symbol, threads, buffers.len(), |b, pointers, instance| {

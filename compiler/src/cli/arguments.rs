@@ -97,7 +97,7 @@ pub struct Execution {
     /// Worker threads (default: the number of cores); never changes a result
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Where to execute
+    /// Where to execute: `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }

@@ -333,6 +333,13 @@ pub struct BlockSpec {
     pub shared_bytes: u32,
 }
 
+impl BlockSpec {
+    /// Whether every device of the least capability can launch it.
+    pub fn fits(self) -> bool {
+        (1..=1024).contains(&self.threads) && self.shared_bytes <= 99 * 1024
+    }
+}
+
 /// The block of host-written numbers that kernels read: 16 bytes at [`Manifest::control_offset`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

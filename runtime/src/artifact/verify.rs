@@ -1,13 +1,18 @@
 //! Structural checks of an intact artifact, so that a faulty compiler shows as an error and not as broken memory.
 //! After them every offset lies in the arena and every product of a shape fits in 64 bits.
 
-use super::{Artifact, DType, DataSpec, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant};
+use super::{
+    Artifact, DType, DataSpec, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, StageSpec, TensorSpec, Variant,
+};
 use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT};
 use crate::code;
 use std::collections::BTreeSet;
 
 /// Largest private memory that a kernel may ask for per thread.
 const MAX_SCRATCH_BYTES: u64 = 1 << 32;
+
+/// Blocks of a grid at most.
+const MAX_BLOCKS: u64 = i32::MAX as u64;
 
 /// A contradiction within an artifact.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +131,10 @@ fn verify_variants(artifact: &Artifact) -> Check {
         if variant.kernels.len() != variants[0].kernels.len() {
             return Err(defect(place, "it has another number of kernels"));
         }
-        let defined = code::defined_functions(objects).map_err(|error| defect(&place, error.to_string()))?;
+        let defined = match variant.isa.is_cuda() {
+            true => objects.iter().flat_map(|object| code::ptx_entries(&String::from_utf8_lossy(object))).collect(),
+            false => code::defined_functions(objects).map_err(|error| defect(&place, error.to_string()))?,
+        };
         verify_kernels(variant, &defined)?;
     }
     Ok(())
@@ -140,6 +148,13 @@ fn verify_kernels(variant: &Variant, defined: &BTreeSet<String>) -> Check {
         }
         if kernel.scratch_bytes > MAX_SCRATCH_BYTES {
             return Err(defect(place(), format!("it wants {} bytes of scratch", kernel.scratch_bytes)));
+        }
+        let shaped = |stage: &StageSpec| match stage.block {
+            None => !variant.isa.is_cuda(),
+            Some(block) => variant.isa.is_cuda() && block.fits() && (1..=MAX_BLOCKS).contains(&stage.tiles),
+        };
+        if let Some(stage) = kernel.stages.iter().find(|stage| !shaped(stage)) {
+            return Err(defect(place(), format!("the launch of `{}` has no possible shape", stage.symbol)));
         }
         if let Some(missing) = kernel.stages.iter().find(|stage| !defined.contains(&stage.symbol)) {
             return Err(defect(place(), format!("the code does not define `{}`", missing.symbol)));

@@ -145,9 +145,13 @@ fn allocate_scratch(variant: &Variant, threads: usize) -> Result<Scratch, Device
 
 fn choose(variants: &[Variant], wanted: Option<Isa>) -> Result<usize, DeviceError> {
     let usable = |variant: &Variant| supported(variant.isa) && wanted.is_none_or(|wanted| wanted == variant.isa);
+    let isas = || variants.iter().map(|variant| variant.isa).collect();
+    if variants.iter().all(|variant| variant.isa.is_cuda()) {
+        return Err(DeviceError::OtherTarget { available: isas() });
+    }
     variants.iter().position(usable).ok_or_else(|| match wanted {
         Some(wanted) => DeviceError::VariantUnavailable { wanted },
-        None => DeviceError::NoVariant { available: variants.iter().map(|variant| variant.isa).collect() },
+        None => DeviceError::NoVariant { available: isas() },
     })
 }
 

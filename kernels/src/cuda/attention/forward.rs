@@ -1,9 +1,7 @@
 //! Attention forward: a block takes a tile of queries of one head through all tiles of keys that it sees. Maximum and sum
 //! of each row are kept up to date, and what is summed already is scaled when the maximum grows (online softmax).
 
-use super::{
-    Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view,
-};
+use super::{Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view};
 use crate::{
     cuda::{DeviceStage, entry},
     emit::{

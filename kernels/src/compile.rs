@@ -133,6 +133,16 @@ pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> 
     Ok(unit.finish())
 }
 
+/// How a device launches a kernel: entries, grids and blocks. The same for all devices.
+///
+/// # Errors
+/// If the kernel is malformed.
+pub fn device_stages(kernel: &Kernel) -> Result<Vec<StageSpec>, CodegenError> {
+    verify(kernel)?;
+    let (_, mut stages) = cuda::lower([(0, kernel)]);
+    Ok(stages.pop().into_iter().flatten().map(DeviceStage::spec).collect())
+}
+
 /// The machine code of one kernel as assembly: PTX for devices.
 ///
 /// # Errors

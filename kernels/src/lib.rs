@@ -18,5 +18,7 @@ pub mod reference;
 mod stage;
 
 pub use codegen::CodegenError;
-pub use compile::{Compiled, Options, Target, assembly, compile, host_isa, lower_to_mlir, workspace_bytes};
+pub use compile::{
+    Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, workspace_bytes,
+};
 pub use facts::{Facts, kernel_facts};

@@ -182,6 +182,9 @@ pub struct Plan {
     /// `step`, `evaluate` or `generate`
     #[arg(long, default_value = "step")]
     pub entry: String,
+    /// What to plan for, as in `compile`; for a CUDA target the table has grids, blocks and the time of a model
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,

@@ -7,6 +7,7 @@
 
 mod attention;
 mod gemm;
+mod matrix;
 mod nest;
 mod simt;
 

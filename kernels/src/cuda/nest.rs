@@ -97,7 +97,8 @@ impl Plan {
         if iterations >= PLENTY || inner <= 16 {
             return plan;
         }
-        let team = (inner / 16).next_power_of_two().clamp(4, WARP.into());
+        // 512 threads, so that each may have 128 registers.
+        let team = (inner / 16).next_power_of_two().clamp(4, 16);
         Plan { team, teams: WARP.into(), interleaved: true, ..plan }
     }
 

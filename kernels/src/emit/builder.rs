@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, fmt::Write};
 pub(crate) enum Elem {
     F32,
     I1,
+    I8,
     I16,
     I32,
     I64,
@@ -64,6 +65,7 @@ impl Elem {
         match self {
             Elem::F32 => "f32",
             Elem::I1 => "i1",
+            Elem::I8 => "i8",
             Elem::I16 => "i16",
             Elem::I32 => "i32",
             Elem::I64 => "i64",
@@ -74,7 +76,7 @@ impl Elem {
 
     fn bytes(self) -> u32 {
         match self {
-            Elem::I1 => 1,
+            Elem::I1 | Elem::I8 => 1,
             Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
             Elem::I64 | Elem::Pointer | Elem::Shared => 8,
@@ -171,10 +173,11 @@ impl Builder {
             Type::POINTER => format!("{arg}: {} {{llvm.noalias}}", arg.ty),
             ty => format!("{arg}: {ty}"),
         }));
-        // Subnormal numbers are flushed as they are on the processor.
+        // Subnormal numbers are flushed as they are on the processor. One block at a time may have all registers:
+        // otherwise the assembler spills a few to fit two.
         let _ = writeln!(
             self.module,
-            "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, passthrough = \
+            "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, nvvm.minctasm = 1 : i32, passthrough = \
              [[\"denormal-fp-math-f32\", \"preserve-sign,preserve-sign\"], \"nounwind\", \"no-builtins\"]}} {{\n\
              {constants}{body}llvm.return\n}}"
         );

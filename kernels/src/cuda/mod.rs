@@ -14,7 +14,7 @@ mod simt;
 use crate::{
     codegen::{self, CodegenError},
     emit::{
-        builder::{Builder, Type, Value},
+        builder::{Block, Builder, Type, Value},
         point::Point,
     },
     ir::{Body, Kernel},
@@ -78,12 +78,12 @@ pub(crate) fn ptx(text: &str, isa: Isa) -> Result<String, CodegenError> {
 fn entry(
     b: &mut Builder,
     symbol: &str,
-    threads: u32,
+    block: Block,
     buffers: usize,
     emit: impl FnOnce(&mut Builder, Vec<Value>, Value),
 ) {
     let types = [vec![Type::POINTER; buffers], vec![Type::I64]].concat();
-    b.kernel(symbol, threads, &types, |b, values| emit(b, values[..buffers].to_vec(), values[buffers]));
+    b.kernel(symbol, block, &types, |b, values| emit(b, values[..buffers].to_vec(), values[buffers]));
 }
 
 /// The point with the variables of some dims, numbered from `first`, fixed by the flattened position.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     emit::{
-        builder::{Builder, Compare, Type, Value},
+        builder::{Block, Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
     ir::{Buffer, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Store, Sweep},
@@ -44,7 +44,9 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -
 pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
     let plan = Plan::new(nest);
     let threads = (plan.team * plan.teams) as u32;
-    super::entry(b, &symbol, threads, buffers.len(), |b, pointers, instance| {
+    // The long bodies of columns may have all registers that a block can.
+    let together = plan.interleaved.then_some(1);
+    super::entry(b, &symbol, Block { threads, together }, buffers.len(), |b, pointers, instance| {
         let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
         let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
         Lowering { e, nest, plan: &plan, ordered: updates && nest.sweeps.len() > 1 }.block();

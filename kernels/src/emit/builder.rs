@@ -36,6 +36,15 @@ pub(crate) struct Value {
     pub ty: Type,
 }
 
+/// The thread blocks that an entry is launched with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub threads: u32,
+    /// Blocks that must fit a multiprocessor at once, which bounds the registers of a thread; `None` leaves the bound to
+    /// the assembler.
+    pub together: Option<u32>,
+}
+
 /// How two numbers are compared: the predicates of `arith.cmpf` (ordered) and `arith.cmpi` (signed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Compare {
@@ -160,8 +169,8 @@ impl Builder {
         let _ = writeln!(self.module, "{definition}");
     }
 
-    /// Adds an entry of the device, launched with blocks of `threads` threads. Pointers do not alias each other.
-    pub fn kernel(&mut self, name: &str, threads: u32, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) {
+    /// Adds an entry of the device. Pointers do not alias each other.
+    pub fn kernel(&mut self, name: &str, block: Block, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) {
         self.next = 0;
         let args: Vec<Value> = types.iter().map(|&ty| self.fresh(ty)).collect();
         emit(self, &args);
@@ -173,11 +182,12 @@ impl Builder {
             Type::POINTER => format!("{arg}: {} {{llvm.noalias}}", arg.ty),
             ty => format!("{arg}: {ty}"),
         }));
-        // Subnormal numbers are flushed as they are on the processor. One block at a time may have all registers:
-        // otherwise the assembler spills a few to fit two.
+        let Block { threads, together } = block;
+        let together = together.map_or(String::new(), |blocks| format!("nvvm.minctasm = {blocks} : i32, "));
+        // Subnormal numbers are flushed as they are on the processor.
         let _ = writeln!(
             self.module,
-            "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, nvvm.minctasm = 1 : i32, passthrough = \
+            "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, {together}passthrough = \
              [[\"denormal-fp-math-f32\", \"preserve-sign,preserve-sign\"], \"nounwind\", \"no-builtins\"]}} {{\n\
              {constants}{body}llvm.return\n}}"
         );

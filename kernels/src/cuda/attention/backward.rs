@@ -3,8 +3,8 @@
 //! it. Scores are computed again in both of the latter, so that no two blocks add to one element.
 
 use super::{
-    Channels, EACH, Fragment, KEYS, Lowering, Matrix, Operands, QUERIES, Rows, SCORES, SHARED_BYTES, THREADS, TILE,
-    row_view,
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Matrix, Operands, QUERIES, Rows, SCORES, SHARED_BYTES, THREADS,
+    TILE, row_view,
 };
 use crate::{
     cuda::{DeviceStage, entry, nest},
@@ -48,7 +48,7 @@ pub(in crate::cuda) fn lower(
     let of_keys = shared.0 * shape.kv_heads * shape.keys.div_ceil(TILE);
     for (number, blocks) in [(1, of_queries), (2, of_keys)] {
         let symbol = format!("{name}_{number}");
-        entry(b, &symbol, shared.1, kernel.buffers.len(), |b, pointers, instance| {
+        entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
             let mut lowering = Lowering::new(b, (&operands, &kernel.buffers), (pointers, instance), shape, channels);
             if number == 1 { lowering.query_gradients(&parts) } else { lowering.key_gradients(&parts) }
         });

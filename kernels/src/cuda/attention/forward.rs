@@ -1,7 +1,9 @@
 //! Attention forward: a block takes a tile of queries of one head through all tiles of keys that it sees. Maximum and sum
 //! of each row are kept up to date, and what is summed already is scaled when the maximum grows (online softmax).
 
-use super::{Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view};
+use super::{
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view,
+};
 use crate::{
     cuda::{DeviceStage, entry},
     emit::{
@@ -45,7 +47,7 @@ pub(in crate::cuda) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Atten
         lse: attention.lse.as_ref().map(|lse| operands.store(&row_view(lse))),
     };
     let symbol = format!("{name}_0");
-    entry(b, &symbol, THREADS as u32, kernel.buffers.len(), |b, pointers, instance| {
+    entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
         let arguments = (pointers, instance);
         Lowering::new(b, (&operands, &kernel.buffers), arguments, shape, channels).forward_block(&parts);
     });

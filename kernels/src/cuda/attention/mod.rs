@@ -13,7 +13,7 @@ pub(super) use forward::lower as lower_forward;
 
 use crate::{
     emit::{
-        builder::{Builder, Compare, Elem, Type, Value},
+        builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
     ir::{AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
@@ -26,6 +26,7 @@ const SIDE: u64 = 16;
 /// Scores of a thread along each side.
 const EACH: u64 = TILE / SIDE;
 const THREADS: u64 = SIDE * SIDE;
+const BLOCK: Block = Block { threads: THREADS as u32, together: None };
 /// Elements that a row in shared memory is longer than it must be, so that rows start in different banks.
 const PADDING: u64 = 4;
 

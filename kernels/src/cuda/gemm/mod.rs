@@ -12,7 +12,7 @@ mod tensor;
 use super::{DeviceStage, decode, entry};
 use crate::{
     emit::{
-        builder::{Builder, Compare, Elem, Type, Value},
+        builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
     gemm::prepare::prepare,
@@ -76,7 +76,9 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, gemm: &Gemm, name: &str) -
     let factors = factor::factors(kernel, &gemm, tile);
     let symbol = format!("{name}_0");
     let mut shared_bytes = 0;
-    entry(b, &symbol, THREADS as u32, kernel.buffers.len(), |b, pointers, instance| {
+    // Large tiles and fragments need their registers; of small tiles two blocks hide each other's waiting.
+    let together = Some(if tensor || tile.rows == 128 { 1 } else { 2 });
+    entry(b, &symbol, Block { threads: THREADS as u32, together }, kernel.buffers.len(), |b, pointers, instance| {
         let e = Emitter::with_pointers(b, &gemm.exprs, &kernel.buffers, pointers, instance, 1);
         let mut lowering = Lowering { e, gemm: &gemm, tile, sizes, factors };
         shared_bytes = lowering.shared_bytes();

@@ -134,6 +134,19 @@ fn check_device(kernel: &Kernel, inputs: &[HostBuffer], expected: &[HostBuffer],
     assert!(same, "{}: the order of blocks changes the result", kernel.label);
 }
 
+/// Compares device code with the processor's on random data; `tolerance` as in [`check`], 0 for equal bits.
+pub fn check_targets(kernel: &Kernel, tolerance: f64) {
+    let mut numbers = Numbers(kernel.buffers.iter().map(|buffer| buffer.elements).sum());
+    let inputs: Vec<HostBuffer> = kernel.buffers.iter().map(|buffer| numbers.buffer(buffer, 1)).collect();
+    let (mut expected, mut actual) = (inputs.clone(), inputs);
+    Program::new(kernel, host_isa()).run(&mut expected, 3, u64::MAX);
+    device::run(kernel, &mut actual, 3, None);
+    for (number, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+        compare(&format!("{} on a device, buffer {number}", kernel.label), actual, expected, tolerance);
+        assert!(tolerance > 0.0 || bits(actual) == bits(expected), "{}: other bits", kernel.label);
+    }
+}
+
 fn bits(buffer: &HostBuffer) -> Vec<u32> {
     match buffer {
         HostBuffer::F32(data) => data.iter().map(|x| x.to_bits()).collect(),

@@ -4,7 +4,7 @@
 use super::{
     Artifact, DType, DataSpec, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, StageSpec, TensorSpec, Variant,
 };
-use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT};
+use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT, DEVICE_VECTOR_BYTES};
 use crate::code;
 use std::collections::BTreeSet;
 
@@ -126,6 +126,9 @@ fn verify_variants(artifact: &Artifact) -> Check {
     if isas.is_empty() || isas != artifact.code.iter().map(|(isa, _)| *isa).collect::<Vec<_>>() {
         return Err(defect("variants", "the code section holds other instruction sets than the manifest"));
     }
+    if isas.iter().any(|isa| isa.is_cuda()) && !isas.iter().all(|isa| isa.is_cuda()) {
+        return Err(defect("variants", "code for processors stands beside code for devices"));
+    }
     for (variant, (_, objects)) in variants.iter().zip(&artifact.code) {
         let place = format!("variant {:?}", variant.isa);
         if variant.kernels.len() != variants[0].kernels.len() {
@@ -210,7 +213,10 @@ fn verify_launch(manifest: &Manifest, launch: &Launch, kernel: &KernelSpec, plac
     }
     for (index, (&offset, &bytes)) in launch.args.iter().zip(&kernel.buffer_bytes).enumerate() {
         let end = offset.checked_add(bytes).filter(|&end| end <= manifest.arena_bytes);
-        if end.is_none() || !offset.is_multiple_of(ARGUMENT_ALIGNMENT) {
+        let by_vectors =
+            kernel.stages.iter().any(|stage| stage.block.is_some()) && bytes.is_multiple_of(DEVICE_VECTOR_BYTES);
+        let alignment = if by_vectors { DEVICE_VECTOR_BYTES } else { ARGUMENT_ALIGNMENT };
+        if end.is_none() || !offset.is_multiple_of(alignment) {
             let problem = format!("buffer {index} of `{}` is misplaced at {offset}", kernel.label);
             return Err(defect(place(), problem));
         }

@@ -22,7 +22,9 @@ pub struct Cuda {
     arena: Memory,
     arena_bytes: u64,
     staging: Staging,
+    /// The end of the copies that the launches wait for, and of the launches that later copies wait for.
     copied: Event,
+    launched: Event,
     copies: Stream,
     launches: Stream,
     isa: Isa,
@@ -87,6 +89,7 @@ impl Cuda {
             arena_bytes: manifest.arena_bytes,
             staging,
             copied: Event::new()?,
+            launched: Event::new()?,
             copies,
             launches,
             isa: variant.isa,
@@ -176,7 +179,7 @@ impl Cuda {
         }
         self.graphs[&entry.name].launch(&self.launches)?;
         // Whatever is copied next may overwrite what these launches read.
-        self.copies.after(&self.launches, &self.copied)?;
+        self.copies.after(&self.launches, &self.launched)?;
         self.staging.launched = true;
         Ok(())
     }

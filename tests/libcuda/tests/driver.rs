@@ -42,10 +42,10 @@ $done:
 fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let report = folder.path().join("report.jsonl");
-    let (name, libraries) = cuda::environment().expect("the shared object lies next to the tests");
+    let (name, libraries) = trainc_libcuda::environment().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env(name, libraries);
-    child.env(cuda::config::REPORT, &report).envs(settings.iter().copied());
+    child.env(trainc_libcuda::config::REPORT, &report).envs(settings.iter().copied());
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
@@ -266,7 +266,7 @@ fn memory_runs_out() {
         drop(stream.alloc_zeros::<u8>(1 << 20).unwrap());
         return;
     }
-    report_of("memory_runs_out", &[(cuda::config::MEMORY, "1048576")]);
+    report_of("memory_runs_out", &[(trainc_libcuda::config::MEMORY, "1048576")]);
 }
 
 #[test]
@@ -282,7 +282,7 @@ fn an_old_driver_refuses_new_ptx() {
         assert!(load(SCALE).is_ok());
         return;
     }
-    let report = report_of("an_old_driver_refuses_new_ptx", &[(cuda::config::DRIVER_VERSION, "12020")]);
+    let report = report_of("an_old_driver_refuses_new_ptx", &[(trainc_libcuda::config::DRIVER_VERSION, "12020")]);
     let texts: Vec<_> = of_kind(&report, "host").iter().map(|line| line["text"].as_str().unwrap()).collect();
     assert_eq!(texts[0], "PTX 8.5; this driver reads 8.2 at most");
     assert!(texts[2].contains("line 20"), "{texts:?}");
@@ -292,7 +292,7 @@ fn an_old_driver_refuses_new_ptx() {
 fn a_device_can_be_lost_and_missing() {
     if is_child() {
         let Ok(context) = CudaContext::new(0) else {
-            assert_eq!(std::env::var(cuda::config::DEVICES).as_deref(), Ok("0"));
+            assert_eq!(std::env::var(trainc_libcuda::config::DEVICES).as_deref(), Ok("0"));
             return;
         };
         let stream = context.new_stream().unwrap();
@@ -303,8 +303,8 @@ fn a_device_can_be_lost_and_missing() {
         assert_eq!(code(stream.synchronize().unwrap_err()), sys::CUresult::CUDA_ERROR_UNKNOWN);
         return;
     }
-    report_of("a_device_can_be_lost_and_missing", &[(cuda::config::LOSE_AFTER, "1")]);
-    report_of("a_device_can_be_lost_and_missing", &[(cuda::config::DEVICES, "0")]);
+    report_of("a_device_can_be_lost_and_missing", &[(trainc_libcuda::config::LOSE_AFTER, "1")]);
+    report_of("a_device_can_be_lost_and_missing", &[(trainc_libcuda::config::DEVICES, "0")]);
 }
 
 #[test]

@@ -1,10 +1,7 @@
 //! What a launch would take on a device if nothing but its peaks limited it (Williams, Waterman and Patterson, "Roofline",
 //! 2009). A model from data sheets, not a measurement: no launch is faster, most are slower.
 
-use trainc_kernels::{
-    Facts,
-    ir::{Body, Kernel, Precision},
-};
+use trainc_kernels::{Facts, ir::Kernel, uses_tensor_cores};
 use trainc_runtime::artifact::Isa;
 
 /// Peaks of a device, from its data sheet; matrix rates without sparsity.
@@ -42,13 +39,8 @@ impl Device {
 
     /// Seconds of a launch of `grids` grids: the longer of computing and moving, and the launches themselves.
     pub fn seconds(&self, kernel: &Kernel, facts: &Facts, grids: usize) -> f64 {
-        let peak = if on_tensor_cores(kernel) { self.tensor } else { self.scalar };
+        let peak = if uses_tensor_cores(kernel) { self.tensor } else { self.scalar };
         let moved = (facts.bytes_read + facts.bytes_written) as f64;
         (facts.flops as f64 / peak).max(moved / self.bandwidth) + LAUNCH * grids as f64
     }
-}
-
-/// Whether a kernel multiplies on tensor cores.
-pub fn on_tensor_cores(kernel: &Kernel) -> bool {
-    matches!(&kernel.body, Body::Gemm(gemm) if gemm.precision == Precision::Bf16)
 }

@@ -10,6 +10,7 @@ use trainc::compile::Compilation;
 use trainc_kernels::{
     Target,
     ir::{Body, Kernel, Precision},
+    uses_tensor_cores,
 };
 use trainc_runtime::artifact::{Isa, KernelSpec};
 use trainc_tests::program;
@@ -27,7 +28,7 @@ struct Budget {
 }
 
 /// By the kind of kernel. Registers are what assembled code was seen to need on any of the devices, rounded up to eight.
-const BUDGETS: [Budget; 5] = [
+const BUDGETS: [Budget; 7] = [
     Budget { kernel: "nest", registers: 168, shared_bytes: 8 << 10, required: &["STG"] },
     Budget { kernel: "product in f32", registers: 216, shared_bytes: 64 << 10, required: &["FFMA", "BAR.SYNC"] },
     Budget {
@@ -37,7 +38,19 @@ const BUDGETS: [Budget; 5] = [
         required: &["HMMA.16816.F32.BF16", "LDSM.16", "BAR.SYNC"],
     },
     Budget { kernel: "attention", registers: 216, shared_bytes: 64 << 10, required: &["FFMA", "LDS.128", "SHFL"] },
-    Budget { kernel: "attention backward", registers: 216, shared_bytes: 64 << 10, required: &["STG"] },
+    Budget { kernel: "attention backward", registers: 216, shared_bytes: 64 << 10, required: &["FFMA", "LDS.128"] },
+    Budget {
+        kernel: "attention in bf16",
+        registers: 255,
+        shared_bytes: 72 << 10,
+        required: &["HMMA.16816.F32.BF16", "LDSM.16.M88", "LDSM.16.MT88", "SHFL"],
+    },
+    Budget {
+        kernel: "attention backward in bf16",
+        registers: 255,
+        shared_bytes: 72 << 10,
+        required: &["HMMA.16816.F32.BF16", "LDSM.16.M88", "LDSM.16.MT88"],
+    },
 ];
 
 /// Local memory (spills, stacks) and calls of functions. `CALL.REL` is the assembler's own slow path of exact division.
@@ -54,6 +67,8 @@ fn kind(kernel: &Kernel) -> &'static str {
         Body::Nest(_) => "nest",
         Body::Gemm(gemm) if gemm.precision == Precision::F32 => "product in f32",
         Body::Gemm(_) => "product in bf16",
+        Body::Attention(_) if uses_tensor_cores(kernel) => "attention in bf16",
+        Body::AttentionBackward(_) if uses_tensor_cores(kernel) => "attention backward in bf16",
         Body::Attention(_) => "attention",
         Body::AttentionBackward(_) => "attention backward",
     }

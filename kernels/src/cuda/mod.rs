@@ -17,7 +17,7 @@ use crate::{
         builder::{Block, Builder, Type, Value},
         point::Point,
     },
-    ir::{Body, Kernel},
+    ir::{Body, Kernel, Precision},
 };
 use trainc_runtime::artifact::{BlockSpec, Isa, StageSpec};
 
@@ -42,6 +42,16 @@ pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match &kernel.body {
         Body::Nest(nest) => crate::nest::workspace_bytes(kernel, nest),
         Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => 0,
+    }
+}
+
+/// Whether a kernel multiplies matrices on tensor cores.
+pub fn uses_tensor_cores(kernel: &Kernel) -> bool {
+    match &kernel.body {
+        Body::Nest(_) => false,
+        Body::Gemm(product) => product.precision == Precision::Bf16,
+        Body::Attention(attention) => attention::tensor::takes(&attention.shape),
+        Body::AttentionBackward(attention) => attention::tensor::takes(&attention.shape),
     }
 }
 

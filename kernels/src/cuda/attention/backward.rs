@@ -30,13 +30,8 @@ struct Parts {
     d_v: Store,
 }
 
-/// Lowers verified attention backward.
-pub(in crate::cuda) fn lower(
-    b: &mut Builder,
-    kernel: &Kernel,
-    attention: &AttentionBackward,
-    name: &str,
-) -> Vec<DeviceStage> {
+/// Lowers attention backward.
+pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &AttentionBackward, name: &str) -> Vec<DeviceStage> {
     let shape = attention.shape;
     let channels = Channels::new(shape.channels, MOST_KEPT);
     let mut operands = Operands::new();
@@ -57,7 +52,7 @@ pub(in crate::cuda) fn lower(
     stages
 }
 
-fn row_index(attention: &AttentionBackward) -> Index {
+pub(super) fn row_index(attention: &AttentionBackward) -> Index {
     let shape = attention.shape;
     let strides = [(0, shape.heads * shape.queries), (1, shape.queries), (2, 1)];
     Index::linear(strides.map(|(var, stride)| (var, stride as i64)))
@@ -78,7 +73,7 @@ fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
 }
 
 /// `delta[row] = Σ_e do[row][e] · o[row][e]`
-fn delta(attention: &AttentionBackward) -> Nest {
+pub(super) fn delta(attention: &AttentionBackward) -> Nest {
     let shape = attention.shape;
     let mut exprs = Exprs::default();
     let d_o = exprs.load(attention.d_o.buffer, super::place(&attention.d_o));

@@ -34,8 +34,8 @@ struct State {
     output: Fragment,
 }
 
-/// Lowers verified attention.
-pub(in crate::cuda) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, name: &str) -> Vec<DeviceStage> {
+/// Lowers attention.
+pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, name: &str) -> Vec<DeviceStage> {
     let shape = attention.shape;
     let channels = Channels::new(shape.channels, MOST_KEPT);
     let mut operands = Operands::new();

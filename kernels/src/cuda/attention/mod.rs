@@ -7,17 +7,40 @@
 
 mod backward;
 mod forward;
-
-pub(super) use backward::lower as lower_backward;
-pub(super) use forward::lower as lower_forward;
+pub(super) mod tensor;
 
 use crate::{
+    cuda::DeviceStage,
     emit::{
         builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
+    ir::{
+        Attention, AttentionBackward, AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Kernel, Precision,
+        Store, View,
+    },
 };
+
+/// Lowers verified attention.
+pub(super) fn lower_forward(b: &mut Builder, kernel: &Kernel, attention: &Attention, name: &str) -> Vec<DeviceStage> {
+    match tensor::takes(&attention.shape) {
+        true => tensor::lower_forward(b, kernel, attention, name),
+        false => forward::lower(b, kernel, attention, name),
+    }
+}
+
+/// Lowers verified attention backward.
+pub(super) fn lower_backward(
+    b: &mut Builder,
+    kernel: &Kernel,
+    attention: &AttentionBackward,
+    name: &str,
+) -> Vec<DeviceStage> {
+    match tensor::takes(&attention.shape) {
+        true => tensor::lower_backward(b, kernel, attention, name),
+        false => backward::lower(b, kernel, attention, name),
+    }
+}
 
 /// Queries, and keys, of a tile.
 const TILE: u64 = 64;

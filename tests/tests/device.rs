@@ -5,12 +5,14 @@
 //! on the machine's own device instead, of course without the emulator's checks.
 
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use trainc::compile::{Compilation, Provenance};
 use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
-    Batch, Options, Session, Values,
+    Batch, Options, RunDirectory, Session, Values,
     artifact::{Artifact, DType, InputBinding, Isa},
     device::Place,
+    load_newest, train,
 };
 use trainc_tests::program;
 
@@ -263,6 +265,33 @@ fn too_little_memory_is_an_error_with_sizes() {
 #[test]
 fn a_missing_device_is_an_error() {
     failure("a_missing_device_is_an_error", &[(trainc_libcuda::config::DEVICES, "0")], "there is no CUDA device 0");
+}
+
+/// The processor goes on from what a run on a device left when the device was lost.
+#[test]
+fn the_last_checkpoint_survives_a_lost_device() {
+    let test = "the_last_checkpoint_survives_a_lost_device";
+    if std::env::var_os(CHILD).is_none() {
+        if std::env::var_os(ON_GPU).is_none() {
+            report_of(test, &[(trainc_libcuda::config::LOSE_AFTER, "30")]);
+        }
+        return;
+    }
+    let text = example("linear_regression", &[("steps 200  batch 16", "steps 40  batch 16\n    checkpoint every 3")]);
+    let folder = tempfile::tempdir().unwrap();
+    let options =
+        Options { base: Some(trainc_tests::root().join("dsl-examples")), device: Place::Cuda(0), ..Options::default() };
+    let artifact = compiled("line", &text, Target::Cuda, Isa::Sm80);
+    let directory = RunDirectory::create(folder.path(), &artifact, &options).unwrap();
+    let mut session = Session::new(artifact, &options).unwrap();
+    let error = train(&mut session, Some(&directory), &mut (), &AtomicBool::new(false)).unwrap_err();
+    assert!(error.to_string().contains("the device failed while"), "{error}");
+    let (step, _) = directory.newest_checkpoint().expect("a checkpoint was written before");
+    assert!(step >= 3 && step % 3 == 0, "after step {step}");
+    let on_cpu = Options { device: Place::Cpu, ..options };
+    let mut session = Session::new(compiled("line", &text, Target::Cpu, host_isa()), &on_cpu).unwrap();
+    assert_eq!(load_newest(folder.path(), &mut session).unwrap(), step);
+    session.step().unwrap();
 }
 
 #[test]

@@ -6,11 +6,16 @@ PACKAGES := libmlir-22-dev mlir-22-tools llvm-22-dev clang-22 libclang-22-dev li
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: help demo test lint setup digits bless bench
+# Assembles the device code of every example with NVIDIA's own tools, if they can be had. They come as Python packages,
+# need no device and are not redistributed.
+CUDA_VENV := target/cuda-venv
+
+.PHONY: help demo test test-ptxas lint setup digits bless bench
 
 help:
 	@echo "make demo    train a byte-level GPT on Rust sources, on this CPU, in a few minutes"
 	@echo "make test    everything that CI checks"
+	@echo "make test-ptxas  assemble the CUDA code of every example with NVIDIA's ptxas (from the Python package index)"
 	@echo "make digits  write dsl-examples/digits.csv (8x8 digits, from the scikit-learn package)"
 	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
 	@echo "make bench   step times of the workloads in dsl-examples/bench"
@@ -20,13 +25,25 @@ demo: setup
 	cargo run --release -q -p trainc -- run dsl-examples/gpt_rust.train --out runs/gpt_rust --fresh
 	cargo run --release -q -p trainc -- generate runs/gpt_rust --prompt "pub fn " --tokens 400 --temperature 0.7
 
-test: setup lint
+test: setup lint test-ptxas
 ifeq ($(NEXTEST),yes)
 	cargo test --workspace --doc -q
 	cargo nextest run --workspace --no-fail-fast
 else
 	cargo test --workspace
 endif
+
+test-ptxas: setup
+	@if [ ! -e $(CUDA_VENV)/done ]; then \
+	    (python3 -m venv $(CUDA_VENV) && $(CUDA_VENV)/bin/pip install -q nvidia-cuda-nvcc nvidia-cuda-nvdisasm \
+	        && touch $(CUDA_VENV)/done) || true; \
+	fi
+	@if [ -e $(CUDA_VENV)/done ]; then \
+	    tools=$$(dirname $$(find $(CUDA_VENV) -name ptxas -path '*/bin/*' | head -1)); \
+	    TRAINC_CUDA_TOOLS=$$(realpath $$tools) cargo test -q -p trainc-tests --test ptxas -- --ignored; \
+	else \
+	    echo "SKIPPED: test-ptxas (NVIDIA's assembler cannot be installed with pip); device code is not assembled"; \
+	fi
 
 lint: setup
 	cargo fmt --all --check

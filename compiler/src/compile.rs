@@ -10,7 +10,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
-use trainc_kernels::CodegenError;
+use trainc_kernels::{CodegenError, Target};
 use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
 use trainc_runtime::privacy;
 
@@ -47,23 +47,31 @@ pub fn over_budget(error: &ScheduleError, budget: Span) -> Option<Diagnostic> {
 }
 
 impl Compilation {
-    /// Rewrites and schedules every entry of a program.
+    /// [`Compilation::for_target`] for the processor.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(program: Program) -> Result<Self, ScheduleError> {
+        Self::for_target(program, Target::Cpu)
+    }
+
+    /// Rewrites and schedules every entry of a program for a kind of machine.
     ///
     /// # Errors
     /// If the schedule cannot be made, e.g. within the memory budget.
-    pub fn new(program: Program) -> Result<Self, ScheduleError> {
+    pub fn for_target(program: Program, target: Target) -> Result<Self, ScheduleError> {
         let mut milliseconds = BTreeMap::new();
         let entries = timed(&mut milliseconds, "rewrite", || rewrite_entries(&program));
         let plan = timed(&mut milliseconds, "schedule", || {
             let graphs: Vec<(&str, &Graph)> =
                 entries.iter().map(|(name, rewritten)| (*name, &rewritten.graph)).collect();
             let memory_budget = program.train.memory.map(|(bytes, _)| bytes);
-            schedule::schedule(&Request { program: &program, entries: &graphs, memory_budget })
+            schedule::schedule(&Request { program: &program, entries: &graphs, memory_budget, target })
         })?;
         Ok(Self { program, entries, plan, milliseconds })
     }
 
-    /// Generates code for these instruction sets and packs the artifact. `sources` identifies the program: its text,
+    /// Generates code for these instruction sets, all of the target that was scheduled for, and packs the artifact. `sources` identifies the program: its text,
     /// imports and settings.
     ///
     /// # Errors

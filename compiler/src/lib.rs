@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod graph;
 pub mod program;
 pub mod rewrite;
+pub mod roofline;
 pub mod schedule;
 pub mod source;
 mod stack;

@@ -3,6 +3,7 @@
 use crate::{
     attention,
     codegen::{self, CodegenError},
+    cuda::{self, DeviceStage},
     emit::builder::Builder,
     gemm,
     ir::{Body, Kernel},
@@ -49,9 +50,22 @@ pub fn host_isa() -> Isa {
     }
 }
 
+/// The kinds of machine that code is made for; a plan is for one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// CUDA devices.
+    Cuda,
+}
+
 /// Bytes of memory that a kernel's stages share. If not 0, a launch passes one more buffer of that size after the
-/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets.
-pub fn workspace_bytes(kernel: &Kernel) -> u64 {
+/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets of a target.
+pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
+    if target == Target::Cuda {
+        return cuda::workspace_bytes(kernel);
+    }
     match &kernel.body {
         Body::Gemm(product) => {
             [8, 16].map(|lanes| gemm::workspace_bytes(kernel, product, lanes)).into_iter().max().unwrap_or(0)
@@ -86,10 +100,21 @@ pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compil
 
 /// Every `workers`-th kernel from `worker` on, as one object.
 fn part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
+    if isa.is_cuda() {
+        return device_part(kernels, isa, worker, workers);
+    }
     let mut unit = Unit::new(isa);
     let mine = kernels.iter().enumerate().skip(worker).step_by(workers);
     let specs = mine.map(|(number, kernel)| (number, spec(kernel, unit.lower(kernel, number)))).collect();
     Ok((codegen::object(&unit.finish(), isa)?, specs))
+}
+
+fn device_part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
+    let mine = || kernels.iter().enumerate().skip(worker).step_by(workers);
+    let (text, stages) = cuda::lower(mine());
+    let specs = mine().zip(stages).map(|((number, kernel), stages)| (number, device_spec(kernel, stages)));
+    let specs = specs.collect();
+    Ok((cuda::ptx(&text, isa)?.into_bytes(), specs))
 }
 
 type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
@@ -100,17 +125,31 @@ type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
 /// If the kernel is malformed.
 pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
     verify(kernel)?;
+    if isa.is_cuda() {
+        return Ok(cuda::lower([(0, kernel)]).0);
+    }
     let mut unit = Unit::new(isa);
     unit.lower(kernel, 0);
     Ok(unit.finish())
 }
 
-/// The machine code of one kernel as assembly.
+/// How a device launches a kernel: entries, grids and blocks. The same for all devices.
+///
+/// # Errors
+/// If the kernel is malformed.
+pub fn device_stages(kernel: &Kernel) -> Result<Vec<StageSpec>, CodegenError> {
+    verify(kernel)?;
+    let (_, mut stages) = cuda::lower([(0, kernel)]);
+    Ok(stages.pop().into_iter().flatten().map(DeviceStage::spec).collect())
+}
+
+/// The machine code of one kernel as assembly: PTX for devices.
 ///
 /// # Errors
 /// As [`compile`].
 pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
-    codegen::assembly(&lower_to_mlir(kernel, isa)?, isa)
+    let text = lower_to_mlir(kernel, isa)?;
+    if isa.is_cuda() { cuda::ptx(&text, isa) } else { codegen::assembly(&text, isa) }
 }
 
 fn verify(kernel: &Kernel) -> Result<(), CodegenError> {
@@ -145,21 +184,29 @@ impl Unit {
     }
 }
 
-/// f32 lanes of a vector.
+/// f32 lanes of a processor's vector.
 fn lanes(isa: Isa) -> u32 {
     match isa {
         Isa::X86V3 => 8,
         Isa::X86V4 | Isa::X86V4Bf16 => 16,
+        _ => unreachable!("device code is not made of vectors"),
     }
 }
 
 fn spec(kernel: &Kernel, lowered: Lowered) -> KernelSpec {
+    let stages = lowered.stages.into_iter().map(|(symbol, tiles)| StageSpec { symbol, tiles, block: None });
+    let (stages, scratch_bytes) = (stages.collect(), lowered.scratch_bytes);
+    let buffer_bytes = buffer_bytes(kernel, workspace_bytes(kernel, Target::Cpu));
+    KernelSpec { label: kernel.label.clone(), stages, scratch_bytes, buffer_bytes }
+}
+
+fn device_spec(kernel: &Kernel, stages: Vec<DeviceStage>) -> KernelSpec {
+    let stages = stages.into_iter().map(DeviceStage::spec).collect();
+    let buffer_bytes = buffer_bytes(kernel, workspace_bytes(kernel, Target::Cuda));
+    KernelSpec { label: kernel.label.clone(), stages, scratch_bytes: 0, buffer_bytes }
+}
+
+fn buffer_bytes(kernel: &Kernel, workspace: u64) -> Vec<u64> {
     let own = kernel.buffers.iter().map(|buffer| buffer.elements * buffer.dtype.bytes());
-    let workspace = Some(workspace_bytes(kernel)).filter(|&bytes| bytes > 0);
-    KernelSpec {
-        label: kernel.label.clone(),
-        stages: lowered.stages.into_iter().map(|(symbol, tiles)| StageSpec { symbol, tiles }).collect(),
-        scratch_bytes: lowered.scratch_bytes,
-        buffer_bytes: own.chain(workspace).collect(),
-    }
+    own.chain(Some(workspace).filter(|&bytes| bytes > 0)).collect()
 }

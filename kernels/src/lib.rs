@@ -7,6 +7,7 @@
 mod attention;
 mod codegen;
 mod compile;
+mod cuda;
 mod emit;
 mod facts;
 mod gemm;
@@ -17,5 +18,8 @@ pub mod reference;
 mod stage;
 
 pub use codegen::CodegenError;
-pub use compile::{Compiled, Options, assembly, compile, host_isa, lower_to_mlir, workspace_bytes};
+pub use compile::{
+    Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, workspace_bytes,
+};
+pub use cuda::uses_tensor_cores;
 pub use facts::{Facts, kernel_facts};

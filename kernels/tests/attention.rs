@@ -151,6 +151,21 @@ fn attention_in_half_precision_agrees() {
     check_both(shape, true, DType::Bf16, 2e-2);
 }
 
+/// Shapes that tensor cores take in parts: several tiles, shared heads, windows, two groups of channels; and one that they
+/// do not take.
+#[test]
+fn attention_in_half_precision_agrees_in_every_shape() {
+    for (sizes, causal, window) in [
+        ([1, 4, 2, 130, 130, 64], true, None),
+        ([2, 2, 1, 70, 150, 32], false, Some(60)),
+        ([1, 1, 1, 65, 65, 128], true, None),
+        ([1, 2, 1, 30, 90, 80], false, None),
+    ] {
+        let shape = AttentionShape { causal, window, precision: Precision::Bf16, ..shape(sizes) };
+        check_both(shape, true, DType::F32, 2e-2);
+    }
+}
+
 /// Code for processors that this machine need not have: it compiles and uses the wide registers.
 #[test]
 fn attention_compiles_for_wide_vectors() {

@@ -4,7 +4,7 @@ mod support;
 
 use support::buffer;
 use trainc_kernels::{
-    Options, compile,
+    Options, Target, compile,
     ir::{
         Access::{Read, Write},
         Body, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store,
@@ -39,7 +39,7 @@ fn objects_are_reproducible_and_their_symbols_unique() {
     let code = LoadedCode::load(&compiled.objects).expect("the objects need nothing from outside");
     let mut stages = 0;
     for (kernel, spec) in kernels.iter().zip(&compiled.specs) {
-        let workspace = workspace_bytes(kernel);
+        let workspace = workspace_bytes(kernel, Target::Cpu);
         assert_eq!(spec.buffer_bytes.len(), kernel.buffers.len() + usize::from(workspace > 0));
         for stage in &spec.stages {
             assert!(functions.contains(&stage.symbol) && code.symbol(&stage.symbol).is_some(), "{}", stage.symbol);

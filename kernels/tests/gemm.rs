@@ -224,3 +224,16 @@ fn the_microkernel_runs_in_registers() {
         assert_eq!(spills, 0, "{isa:?} spills\n{body}");
     }
 }
+
+/// Sizes at which device code takes its large tiles: too much for the reference, so the processor's code is the measure.
+#[test]
+fn large_products_agree_between_the_targets() {
+    for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Bf16, 1e-5)] {
+        for layouts in LAYOUTS.into_iter().flat_map(|left| LAYOUTS.map(|right| [left, right, Layout::RowMajor])) {
+            // A hundred tiles of 128 x 128, ragged where the first factor runs along its rows.
+            let sizes = if layouts[0] == Layout::RowMajor { [25, 132, 260, 20] } else { [25, 256, 252, 12] };
+            let kernel = Product { precision, ..Product::plain(sizes, layouts) }.kernel();
+            support::check_targets(&kernel, tolerance);
+        }
+    }
+}

@@ -16,3 +16,7 @@ pub const BUFFER_ALIGNMENT: u64 = 64;
 
 /// Least alignment in bytes of a launch argument: slices of stacked tensors start wherever the slice before ends.
 pub const ARGUMENT_ALIGNMENT: u64 = 4;
+
+/// On devices an argument whose size is a multiple of this begins at one, so that it can be read by vectors. Slices of
+/// stacked tensors do, since they are as large as the argument.
+pub const DEVICE_VECTOR_BYTES: u64 = 16;

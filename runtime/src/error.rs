@@ -3,7 +3,7 @@
 use crate::artifact::ArtifactError;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
-use crate::device::DeviceError;
+use crate::device::{CudaError, DeviceError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,12 @@ pub enum Error {
     /// The caller asked for something that is not there or makes no sense.
     #[error("{0}")]
     Misuse(String),
+}
+
+impl From<CudaError> for Error {
+    fn from(error: CudaError) -> Self {
+        Self::Device(error.into())
+    }
 }
 
 impl Error {

@@ -140,6 +140,55 @@ fn contradictions_of_private_training_are_found_and_placed() {
     }
 }
 
+/// The regression with its code replaced by PTX of the same entries: enough for what is verified before a device is opened.
+fn for_devices(artifact: &mut Artifact) {
+    let variant = &mut artifact.manifest.variants[0];
+    variant.isa = Isa::Sm80;
+    let mut ptx = String::from(".version 8.0\n.target sm_80\n");
+    for stage in variant.kernels.iter_mut().flat_map(|kernel| &mut kernel.stages) {
+        stage.block = Some(BlockSpec { threads: 128, shared_bytes: 0 });
+        ptx += &format!(".visible .entry {}(\n)\n{{\n\tret;\n}}\n", stage.symbol);
+    }
+    artifact.code = vec![(Isa::Sm80, vec![ptx.into_bytes()])];
+}
+
+#[test]
+fn device_code_is_verified_like_the_processors() {
+    let mut sound = support::regression();
+    for_devices(&mut sound);
+    Artifact::from_bytes(&sound.to_bytes()).expect("nothing contradicts itself");
+    let change = |change: fn(&mut Artifact)| {
+        complaint(|artifact| {
+            for_devices(artifact);
+            change(artifact);
+        })
+    };
+    let cases = [
+        (change(|a| a.manifest.variants[0].kernels[0].stages[0].block = None), "has no possible shape"),
+        (change(|a| a.manifest.variants[0].kernels[0].stages[0].tiles = 1 << 40), "has no possible shape"),
+        (
+            change(|a| {
+                let block = BlockSpec { threads: 2048, shared_bytes: 0 };
+                a.manifest.variants[0].kernels[0].stages[0].block = Some(block);
+            }),
+            "the launch of `regression_forward` has no possible shape",
+        ),
+        (change(|a| a.code[0].1[0].truncate(40)), "the code does not define"),
+        (change(|a| a.manifest.entries[0].launches[0].args[0] += 4), "is misplaced"),
+        (
+            change(|a| {
+                let mut other = support::regression();
+                a.manifest.variants.append(&mut other.manifest.variants);
+                a.code.append(&mut other.code);
+            }),
+            "code for processors stands beside code for devices",
+        ),
+    ];
+    for (complaint, expected) in cases {
+        assert!(complaint.contains(expected), "{complaint:?} should say {expected:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -79,6 +79,8 @@ pub enum Emit {
     Mlir,
     /// The kernels in assembly
     Asm,
+    /// The kernels in PTX, with --target cuda
+    Ptx,
 }
 
 #[derive(Args)]
@@ -88,7 +90,8 @@ pub struct Compile {
     /// Where to write (default: the program's name with `.trainx`)
     #[arg(long, short)]
     pub output: Option<PathBuf>,
-    /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, or several joined by commas
+    /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, `cuda:sm_80` (or 86, 89, 90, 100, 120), or several of
+    /// one kind joined by commas
     #[arg(long, default_value = "cpu")]
     pub target: String,
     /// Print an intermediate form instead
@@ -104,7 +107,7 @@ pub struct Execution {
     /// Worker threads (default: the number of cores); never changes a result
     #[arg(long)]
     pub threads: Option<usize>,
-    /// Where to execute
+    /// Where to execute: `cpu`, `cuda` or `cuda:NUMBER`
     #[arg(long, default_value = "cpu")]
     pub device: String,
 }
@@ -192,6 +195,9 @@ pub struct Plan {
     /// `step`, `evaluate` or `generate`
     #[arg(long, default_value = "step")]
     pub entry: String,
+    /// What to plan for, as in `compile`; for a CUDA target the table has grids, blocks and the time of a model
+    #[arg(long, default_value = "cpu")]
+    pub target: String,
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,

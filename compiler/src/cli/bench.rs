@@ -13,8 +13,8 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
     if arguments.steps == 0 {
         return Err(Failure::misuse("--steps 0: there is nothing to time"));
     }
-    let artifact = run::artifact(&arguments.program)?;
     let mut options = run::options(&arguments.execution)?;
+    let artifact = run::artifact(&arguments.program, options.device)?;
     options.steps = Some(u32::try_from(arguments.steps + WARM_UP).map_err(Failure::misuse)?);
     options.base = Some(arguments.program.base());
     let mut session = Session::new(artifact, &options).map_err(run::of_runtime)?;

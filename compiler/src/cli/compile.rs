@@ -3,7 +3,7 @@
 use super::{
     arguments::{Compile, Emit},
     failure::Failure,
-    output, sources,
+    output, sources, target,
 };
 use std::path::PathBuf;
 use trainc::compile::Compilation;
@@ -11,8 +11,8 @@ use trainc_runtime::artifact::Isa;
 
 /// Compiles a program and writes its artifact, or prints what `--emit` names.
 pub fn compile(arguments: &Compile) -> Result<(), Failure> {
-    let isas = targets(&arguments.target)?;
-    let (mut compilation, _, provenance) = sources::compile(&arguments.program)?;
+    let (target, isas) = target::parse(&arguments.target)?;
+    let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
     if let Some(form) = arguments.emit {
         return emit(&compilation, form, isas[0]);
     }
@@ -31,28 +31,6 @@ fn default_output(arguments: &Compile) -> PathBuf {
     PathBuf::from(arguments.program.file.file_name().unwrap_or_default()).with_extension("trainx")
 }
 
-/// Reads `--target`: `cpu`, `cpu:v3`, `cpu:v4`, `cpu:v4-bf16`, several joined by commas.
-fn targets(text: &str) -> Result<Vec<Isa>, Failure> {
-    let mut isas = text.split(',').map(target).collect::<Result<Vec<_>, _>>()?;
-    // Best first: the runtime takes the first variant that the processor can execute.
-    isas.sort_by(|a, b| b.cmp(a));
-    isas.dedup();
-    Ok(isas)
-}
-
-fn target(name: &str) -> Result<Isa, Failure> {
-    match name.trim() {
-        "cpu" => Ok(trainc_kernels::host_isa()),
-        "cpu:v3" => Ok(Isa::X86V3),
-        "cpu:v4" => Ok(Isa::X86V4),
-        "cpu:v4-bf16" => Ok(Isa::X86V4Bf16),
-        other if other.starts_with("cuda") => {
-            Err(Failure::misuse(format!("target {other}: this version generates code for the CPU only")))
-        }
-        other => Err(Failure::misuse(format!("unknown target {other}; known: cpu, cpu:v3, cpu:v4, cpu:v4-bf16"))),
-    }
-}
-
 fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> {
     match form {
         Emit::Graph => print!("{}", compilation.program.step),
@@ -68,9 +46,29 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
             }
         }
         Emit::Mlir => print_kernels(compilation, |kernel| trainc_kernels::lower_to_mlir(kernel, isa))?,
+        Emit::Asm | Emit::Ptx if isa.is_cuda() != (form == Emit::Ptx) => return Err(wrong_machine(form)),
         Emit::Asm => print_kernels(compilation, |kernel| trainc_kernels::assembly(kernel, isa))?,
+        Emit::Ptx => print_module(compilation, isa)?,
     }
     Ok(())
+}
+
+/// One module that can be assembled as it is.
+fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
+    let options = trainc_kernels::Options { threads: 1 };
+    let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &options).map_err(Failure::run)?;
+    for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
+        println!("// k{number}: {}", kernel.label);
+    }
+    compiled.objects.iter().for_each(|object| print!("{}", String::from_utf8_lossy(object)));
+    Ok(())
+}
+
+fn wrong_machine(form: Emit) -> Failure {
+    Failure::misuse(match form {
+        Emit::Ptx => "--emit ptx prints device code: add --target cuda:sm_80, or use --emit asm for the processor's",
+        _ => "--emit asm prints the processor's code; a device's is printed by --emit ptx",
+    })
 }
 
 fn print_kernels<E: std::fmt::Display>(

@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod check;
 mod compile;
+mod device_plan;
 mod explain;
 mod failure;
 mod fmt;
@@ -17,6 +18,7 @@ mod progress;
 mod run;
 mod sources;
 mod table;
+mod target;
 
 use arguments::{Arguments, Command};
 use clap::Parser;

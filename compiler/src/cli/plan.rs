@@ -1,6 +1,6 @@
 //! `trainc plan`: the launches of an entry with what each computes and moves.
 
-use super::{arguments::Plan, failure::Failure, output, sources, table::Table};
+use super::{arguments::Plan, device_plan, failure::Failure, output, sources, table::Table, target};
 use serde_json::json;
 use trainc::{
     compile::Compilation,
@@ -9,12 +9,23 @@ use trainc::{
 
 /// Prints the launch table of an entry, and its totals.
 pub fn plan(arguments: &Plan) -> Result<(), Failure> {
-    let (compilation, _, _) = sources::compile(&arguments.program)?;
+    let (target, isas) = target::parse(&arguments.target)?;
+    let (compilation, _, _) = sources::compile_for(&arguments.program, target)?;
     let entries = &compilation.plan.report.entries;
     let Some(entry) = entries.iter().find(|entry| entry.name == arguments.entry) else {
         let known: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         return Err(Failure::misuse(format!("no entry {}; this program has {}", arguments.entry, known.join(", "))));
     };
+    if target == trainc_kernels::Target::Cuda {
+        let plan = device_plan::DevicePlan::new(&compilation, entry, isas[0])?;
+        print!("{}\n{}{}", plan.table(), totals(&compilation, entry), plan.totals());
+        if arguments.json {
+            let mut facts = facts(&compilation, entry);
+            facts["device"] = plan.json();
+            output::json(&facts);
+        }
+        return Ok(());
+    }
     print!("{}\n{}", launches(&compilation, entry), totals(&compilation, entry));
     if arguments.json {
         output::json(&facts(&compilation, entry));
@@ -41,7 +52,7 @@ fn launches(compilation: &Compilation, entry: &EntryReport) -> String {
 }
 
 /// Operations per byte moved.
-fn intensity(launch: &LaunchReport) -> f64 {
+pub fn intensity(launch: &LaunchReport) -> f64 {
     launch.facts.flops as f64 / (launch.facts.bytes_read + launch.facts.bytes_written).max(1) as f64
 }
 

@@ -61,12 +61,12 @@ impl Observer for Terminal {
         self.item.clone_from(&manifest.train.item);
         self.began = Some(Instant::now());
         self.line(&format!(
-            "{}: {} parameters, {} per step, {} of memory, {} threads",
+            "{}: {} parameters, {} per step, {} of memory, {}",
             manifest.name,
             output::count(session.parameters() as f64),
             format_args!("{} {}", manifest.train.items_per_step, self.item),
             output::bytes(manifest.arena_bytes),
-            session.device().threads(),
+            session.device().describe(),
         ));
         if let (epochs @ artifact::Duration::Epochs { .. }, Some(steps)) = (manifest.train.steps, session.steps()) {
             self.line(&format!("{epochs}: {steps} steps"));

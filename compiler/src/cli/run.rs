@@ -12,8 +12,13 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
+use trainc_kernels::Target;
 use trainc_runtime::{
-    Options, Outcome, RunDirectory, Session, artifact::Artifact, checkpoint::Checkpoints, load_newest,
+    Options, Outcome, RunDirectory, Session,
+    artifact::{Artifact, Isa},
+    checkpoint::Checkpoints,
+    device::Place,
+    load_newest,
 };
 
 /// What a run leaves in its directory, by name.
@@ -22,8 +27,8 @@ const RUN_FOLDERS: [&str; 2] = ["checkpoints", "tensorboard"];
 
 /// Trains a program or an artifact to the end of its horizon.
 pub fn run(arguments: &Run) -> Result<(), Failure> {
-    let artifact = artifact(&arguments.program)?;
     let mut options = options(&arguments.execution)?;
+    let artifact = artifact(&arguments.program, options.device)?;
     options.steps = arguments.steps;
     options.base = Some(arguments.program.base());
     let path = arguments.out.clone().unwrap_or_else(|| default_directory(&arguments.program.file));
@@ -54,7 +59,8 @@ fn checkpoint_in(directory: &Path) -> Result<PathBuf, Failure> {
 /// Goes on where a run stopped.
 pub fn resume(arguments: &Resume) -> Result<(), Failure> {
     let (directory, artifact, stored) = RunDirectory::open(&arguments.directory).map_err(of_runtime)?;
-    let options = Options { threads: options(&arguments.execution)?.threads, ..stored };
+    let given = options(&arguments.execution)?;
+    let options = Options { threads: given.threads, device: given.device, ..stored };
     let mut session = Session::new(artifact, &options).map_err(of_runtime)?;
     let step = directory.restore(&mut session, &mut Terminal::default()).map_err(of_runtime)?;
     eprintln!("resuming {} at step {step}", arguments.directory.display());
@@ -82,22 +88,28 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
 /// A session at a run's newest checkpoint, beside a run that may be going on.
 pub fn newest(directory: &Path, execution: &Execution) -> Result<(Session, u32), Failure> {
     let (artifact, stored) = RunDirectory::read(directory).map_err(of_runtime)?;
-    let options = Options { threads: options(execution)?.threads, ..stored };
+    let given = options(execution)?;
+    let options = Options { threads: given.threads, device: given.device, ..stored };
     let mut session = Session::new(artifact, &options).map_err(of_runtime)?;
     let step = load_newest(directory, &mut session).map_err(of_runtime)?;
     Ok((session, step))
 }
 
-/// The artifact that a path names: read, or compiled from the program for this machine.
-pub fn artifact(program: &Program) -> Result<Artifact, Failure> {
+/// The artifact that a path names: read, or compiled from the program for the machine that will execute it.
+pub fn artifact(program: &Program, device: Place) -> Result<Artifact, Failure> {
     if program.file.extension().is_some_and(|extension| extension == "trainx") {
         if !program.set.is_empty() {
             return Err(Failure::misuse("--set changes programs; an artifact has its constants built in"));
         }
         return Artifact::read(&program.file).map_err(|error| of_runtime(error.into()));
     }
-    let (mut compilation, _, provenance) = sources::compile(program)?;
-    let artifact = compilation.artifact(&[trainc_kernels::host_isa()], &provenance).map_err(Failure::run);
+    let (target, isa) = match device {
+        Place::Cpu => (Target::Cpu, trainc_kernels::host_isa()),
+        // The driver translates it for any later device.
+        Place::Cuda(_) => (Target::Cuda, Isa::Sm80),
+    };
+    let (mut compilation, _, provenance) = sources::compile_for(program, target)?;
+    let artifact = compilation.artifact(&[isa], &provenance).map_err(Failure::run);
     drop(compilation);
     // What the compiler used goes back to the system before the run's own memory is taken.
     unsafe { libc::malloc_trim(0) };
@@ -106,10 +118,17 @@ pub fn artifact(program: &Program) -> Result<Artifact, Failure> {
 
 /// What the command line says about execution.
 pub fn options(execution: &Execution) -> Result<Options, Failure> {
+    Ok(Options { threads: execution.threads, device: place(execution)?, ..Options::default() })
+}
+
+fn place(execution: &Execution) -> Result<Place, Failure> {
     match execution.device.as_str() {
-        "cpu" => Ok(Options { threads: execution.threads, ..Options::default() }),
-        "cuda" => Err(Failure::misuse("--device cuda: this version executes on the CPU only")),
-        other => Err(Failure::misuse(format!("unknown device {other}; known: cpu"))),
+        "cpu" => Ok(Place::Cpu),
+        "cuda" => Ok(Place::Cuda(0)),
+        other => match other.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(number)) => Ok(Place::Cuda(number)),
+            _ => Err(Failure::misuse(format!("unknown device {other}; known: cpu, cuda, cuda:NUMBER"))),
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_kernels::Target;
 use trainc_runtime::data::Data;
 
 /// Files read so far.
@@ -97,16 +98,27 @@ pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
     }
 }
 
-/// Reads, checks, rewrites and schedules a program.
+/// Reads, checks, rewrites and schedules a program for the processor.
+///
+/// # Errors
+/// As [`compile_for`].
+pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap, Provenance), Failure> {
+    compile_for(arguments, Target::Cpu)
+}
+
+/// Reads, checks, rewrites and schedules a program for a kind of machine.
 ///
 /// # Errors
 /// As [`load`]; [`Failure::Program`] too if no schedule meets the memory budget.
-pub fn compile(arguments: &arguments::Program) -> Result<(Compilation, SourceMap, Provenance), Failure> {
+pub fn compile_for(
+    arguments: &arguments::Program,
+    target: Target,
+) -> Result<(Compilation, SourceMap, Provenance), Failure> {
     let start = std::time::Instant::now();
     let loaded = load(arguments)?;
     let check_ms = start.elapsed().as_secs_f64() * 1e3;
     let budget = loaded.program.train.memory;
-    let mut compilation = Compilation::new(loaded.program).map_err(|error| {
+    let mut compilation = Compilation::for_target(loaded.program, target).map_err(|error| {
         match budget.and_then(|(_, span)| compile::over_budget(&error, span)) {
             Some(diagnostic) => Failure::diagnosed(&loaded.map, &[diagnostic]),
             None => Failure::program(error),

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::graph::{Op, Output};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use trainc_kernels::ir::{DType, Kernel};
+use trainc_kernels::{
+    Target,
+    ir::{DType, Kernel},
+};
 
 /// Where an argument lies, before the arena is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +73,16 @@ pub(super) struct Calls {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kernels {
     pub list: Vec<Kernel>,
+    /// What they will be compiled for.
+    pub target: Target,
     known: HashMap<Kernel, usize>,
 }
 
 impl Kernels {
+    pub fn new(target: Target) -> Self {
+        Self { target, ..Self::default() }
+    }
+
     fn intern(&mut self, kernel: &Kernel) -> usize {
         if let Some(&known) = self.known.get(kernel) {
             return known;
@@ -160,7 +169,7 @@ impl<'a> Unrolling<'a> {
         let now = self.calls.calls.len();
         let kernel = self.kernels.intern(&template.kernel);
         let mut args: Vec<Place> = template.args.iter().map(|&key| self.place(key, instance)).collect();
-        let workspace = trainc_kernels::workspace_bytes(&template.kernel);
+        let workspace = trainc_kernels::workspace_bytes(&template.kernel, self.kernels.target);
         if workspace > 0 {
             args.push(Place::Buffer(self.buffer(Content::Workspace(now), workspace, now), 0));
         }

@@ -39,7 +39,10 @@ use arena::Placement;
 use dag::{Choices, Dag, Tensor};
 use instantiate::{Calls, Kernels, Place};
 use std::{collections::BTreeMap, fmt};
-use trainc_kernels::ir::{DType, Kernel};
+use trainc_kernels::{
+    Target,
+    ir::{DType, Kernel},
+};
 use trainc_runtime::{
     abi::BUFFER_ALIGNMENT,
     artifact::{Entry, InputBinding, Launch, MaskBinding, OutputBinding, TensorKind, TensorSpec},
@@ -54,6 +57,8 @@ pub struct Request<'a> {
     pub entries: &'a [(&'a str, &'a Graph)],
     /// Most bytes that the arena may have.
     pub memory_budget: Option<u64>,
+    /// What the kernels will be compiled for: it decides how much working memory they need.
+    pub target: Target,
 }
 
 /// A scheduled program.
@@ -133,7 +138,7 @@ pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
 
 /// The plan for given choices per entry.
 fn assemble(request: &Request, persistent: &Persistent, choices: Vec<Choices>) -> Result<Plan, ScheduleError> {
-    let mut kernels = Kernels::default();
+    let mut kernels = Kernels::new(request.target);
     let mut entries = Vec::new();
     let mut reports = Vec::new();
     let mut arena_bytes = persistent.bytes;

@@ -25,6 +25,10 @@ unsafe extern "C" {
     fn LLVMInitializeX86Target();
     fn LLVMInitializeX86TargetMC();
     fn LLVMInitializeX86AsmPrinter();
+    fn LLVMInitializeNVPTXTargetInfo();
+    fn LLVMInitializeNVPTXTarget();
+    fn LLVMInitializeNVPTXTargetMC();
+    fn LLVMInitializeNVPTXAsmPrinter();
     fn LLVMGetTargetFromTriple(triple: *const c_char, target: *mut TargetRef, error: *mut *mut c_char) -> c_int;
     fn LLVMCreateTargetMachine(
         target: TargetRef,
@@ -67,12 +71,14 @@ unsafe extern "C" {
     fn mlirTranslateModuleToLLVMIR(module: mlir_sys::MlirOperation, context: LLVMContextRef) -> LLVMModuleRef;
 }
 
-const TRIPLE: &CStr = c"x86_64-unknown-linux-gnu";
-
 /// The kernels are vectorised when they are emitted, so LLVM only has to clean up: these passes give code equal to
 /// `default<O2>`'s in a fraction of its time.
-const PASSES: &CStr = c"function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
+const CPU_PASSES: &CStr = c"function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
     loop-mssa(loop-rotate,licm),gvn,instcombine<no-verify-fixpoint>,loop(loop-reduce),early-cse,simplifycfg)";
+
+/// Device code has its loops rewritten by the back end, which knows what addressing costs.
+const CUDA_PASSES: &CStr = c"function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
+    loop-mssa(loop-rotate,licm),gvn,instcombine<no-verify-fixpoint>,early-cse,simplifycfg)";
 
 /// What [`Module::emit`] produces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +111,7 @@ impl Module {
     /// Optimises the module and generates code for an instruction set.
     pub fn emit(&self, isa: Isa, output: Output) -> Result<Vec<u8>, CodegenError> {
         let machine = Machine::new(isa)?;
-        self.optimise(&machine)?;
+        self.optimise(&machine, isa)?;
         let (mut message, mut buffer) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: machine and module are live; on success the buffer is ours to read and dispose, else the message is.
         unsafe {
@@ -120,15 +126,16 @@ impl Module {
         }
     }
 
-    fn optimise(&self, machine: &Machine) -> Result<(), CodegenError> {
+    fn optimise(&self, machine: &Machine, isa: Isa) -> Result<(), CodegenError> {
         // SAFETY: module and machine are live, the strings are nul-terminated, and an error is consumed once.
         unsafe {
             let layout = LLVMCreateTargetDataLayout(machine.0);
             LLVMSetModuleDataLayout(self.module, layout);
             LLVMDisposeTargetData(layout);
-            LLVMSetTarget(self.module, TRIPLE.as_ptr());
+            LLVMSetTarget(self.module, triple(isa).as_ptr());
             let options = LLVMCreatePassBuilderOptions();
-            let error = LLVMRunPasses(self.module, PASSES.as_ptr(), machine.0, options);
+            let passes = if isa.is_cuda() { CUDA_PASSES } else { CPU_PASSES };
+            let error = LLVMRunPasses(self.module, passes.as_ptr(), machine.0, options);
             LLVMDisposePassBuilderOptions(options);
             if error.is_null() {
                 return Ok(());
@@ -166,9 +173,14 @@ impl Machine {
                 LLVMInitializeX86Target();
                 LLVMInitializeX86TargetMC();
                 LLVMInitializeX86AsmPrinter();
+                LLVMInitializeNVPTXTargetInfo();
+                LLVMInitializeNVPTXTarget();
+                LLVMInitializeNVPTXTargetMC();
+                LLVMInitializeNVPTXAsmPrinter();
             });
             let (mut target, mut message) = (ptr::null_mut(), ptr::null_mut());
-            if LLVMGetTargetFromTriple(TRIPLE.as_ptr(), &mut target, &mut message) != 0 {
+            let triple = triple(isa);
+            if LLVMGetTargetFromTriple(triple.as_ptr(), &mut target, &mut message) != 0 {
                 return Err(CodegenError::Llvm(take_message(message)));
             }
             let (cpu, features) = cpu(isa);
@@ -176,7 +188,7 @@ impl Machine {
             let (cpu, features) = (cpu.expect("no nul in a name"), features.expect("no nul in a name"));
             let machine = LLVMCreateTargetMachine(
                 target,
-                TRIPLE.as_ptr(),
+                triple.as_ptr(),
                 cpu.as_ptr(),
                 features.as_ptr(),
                 OPT_DEFAULT,
@@ -184,7 +196,7 @@ impl Machine {
                 CODE_MODEL_SMALL,
             );
             match machine.is_null() {
-                true => Err(CodegenError::Llvm("LLVM has no code generator for x86-64".into())),
+                true => Err(CodegenError::Llvm(format!("LLVM has no code generator for {isa:?}"))),
                 false => Ok(Machine(machine)),
             }
         }
@@ -198,12 +210,23 @@ impl Drop for Machine {
     }
 }
 
-/// LLVM's names of processor and features.
+fn triple(isa: Isa) -> &'static CStr {
+    if isa.is_cuda() { c"nvptx64-nvidia-cuda" } else { c"x86_64-unknown-linux-gnu" }
+}
+
+/// LLVM's names of processor and features. Of PTX the lowest version that knows the device: drivers accept what is older
+/// than they are.
 fn cpu(isa: Isa) -> (&'static str, &'static str) {
     match isa {
         Isa::X86V3 => ("x86-64-v3", ""),
         Isa::X86V4 => ("x86-64-v4", ""),
         Isa::X86V4Bf16 => ("x86-64-v4", "+avx512bf16"),
+        Isa::Sm80 => ("sm_80", "+ptx80"),
+        Isa::Sm86 => ("sm_86", "+ptx80"),
+        Isa::Sm89 => ("sm_89", "+ptx80"),
+        Isa::Sm90 => ("sm_90", "+ptx80"),
+        Isa::Sm100 => ("sm_100", "+ptx86"),
+        Isa::Sm120 => ("sm_120", "+ptx87"),
     }
 }
 

@@ -34,7 +34,7 @@ pub enum CodegenError {
 
 /// Everything emitted is vectorised and addressed through plain pointers, so lowering is one conversion a dialect.
 const LOWERING: &str = "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,\
-    convert-arith-to-llvm,convert-cf-to-llvm,convert-func-to-llvm,reconcile-unrealized-casts)";
+    convert-arith-to-llvm,convert-cf-to-llvm,convert-func-to-llvm,convert-nvvm-to-llvm,reconcile-unrealized-casts)";
 
 /// Compiles a module to an ELF object.
 pub(crate) fn object(text: &str, isa: Isa) -> Result<Vec<u8>, CodegenError> {
@@ -71,7 +71,7 @@ fn context() -> Context {
     register_all_dialects(&registry);
     register_all_passes();
     let context = Context::new_with_registry(&registry, false);
-    for dialect in ["func", "arith", "math", "vector", "scf", "cf", "llvm"] {
+    for dialect in ["func", "arith", "math", "vector", "scf", "cf", "llvm", "nvvm"] {
         context.get_or_load_dialect(dialect);
     }
     register_all_llvm_translations(&context);

@@ -11,10 +11,13 @@ use std::{collections::BTreeMap, fmt::Write};
 pub(crate) enum Elem {
     F32,
     I1,
+    I8,
     I16,
     I32,
     I64,
     Pointer,
+    /// A pointer to the shared memory of a thread block.
+    Shared,
 }
 
 /// A scalar (`lanes == 1`) or a vector.
@@ -31,6 +34,15 @@ pub(crate) struct Value {
     /// Which result, of an operation that has several.
     part: Option<u32>,
     pub ty: Type,
+}
+
+/// The thread blocks that an entry is launched with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub threads: u32,
+    /// Blocks that must fit a multiprocessor at once, which bounds the registers of a thread; `None` leaves the bound to
+    /// the assembler.
+    pub together: Option<u32>,
 }
 
 /// How two numbers are compared: the predicates of `arith.cmpf` (ordered) and `arith.cmpi` (signed).
@@ -62,19 +74,21 @@ impl Elem {
         match self {
             Elem::F32 => "f32",
             Elem::I1 => "i1",
+            Elem::I8 => "i8",
             Elem::I16 => "i16",
             Elem::I32 => "i32",
             Elem::I64 => "i64",
             Elem::Pointer => "!llvm.ptr",
+            Elem::Shared => "!llvm.ptr<3>",
         }
     }
 
     fn bytes(self) -> u32 {
         match self {
-            Elem::I1 => 1,
+            Elem::I1 | Elem::I8 => 1,
             Elem::I16 => 2,
             Elem::F32 | Elem::I32 => 4,
-            Elem::I64 | Elem::Pointer => 8,
+            Elem::I64 | Elem::Pointer | Elem::Shared => 8,
         }
     }
 }
@@ -150,12 +164,47 @@ impl Builder {
         let _ = writeln!(self.body, "func.call @{name}({}) : ({types}) -> ()", join(args));
     }
 
+    /// Adds a definition beside the functions.
+    pub fn global(&mut self, definition: std::fmt::Arguments) {
+        let _ = writeln!(self.module, "{definition}");
+    }
+
+    /// Adds an entry of the device. Pointers do not alias each other.
+    pub fn kernel(&mut self, name: &str, block: Block, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) {
+        self.next = 0;
+        let args: Vec<Value> = types.iter().map(|&ty| self.fresh(ty)).collect();
+        emit(self, &args);
+        let constants = std::mem::take(&mut self.constants);
+        let body = std::mem::take(&mut self.body);
+        self.known.clear();
+        self.integers.clear();
+        let parameters = join(args.iter().map(|arg| match arg.ty {
+            Type::POINTER => format!("{arg}: {} {{llvm.noalias}}", arg.ty),
+            ty => format!("{arg}: {ty}"),
+        }));
+        let Block { threads, together } = block;
+        let together = together.map_or(String::new(), |blocks| format!("nvvm.minctasm = {blocks} : i32, "));
+        // Subnormal numbers are flushed as they are on the processor.
+        let _ = writeln!(
+            self.module,
+            "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, {together}passthrough = \
+             [[\"denormal-fp-math-f32\", \"preserve-sign,preserve-sign\"], \"nounwind\", \"no-builtins\"]}} {{\n\
+             {constants}{body}llvm.return\n}}"
+        );
+    }
+
     fn fresh(&mut self, ty: Type) -> Value {
         self.next += 1;
         Value { id: self.next, part: None, ty }
     }
 
-    fn define(&mut self, ty: Type, operation: std::fmt::Arguments) -> Value {
+    /// Adds an operation without a result.
+    pub fn effect(&mut self, operation: std::fmt::Arguments) {
+        let _ = writeln!(self.body, "{operation}");
+    }
+
+    /// Adds an operation with one result.
+    pub fn define(&mut self, ty: Type, operation: std::fmt::Arguments) -> Value {
         let value = self.fresh(ty);
         let _ = writeln!(self.body, "{value} = {operation}");
         value
@@ -487,11 +536,8 @@ impl Builder {
         if self.known_integer(index) == Some(0) {
             return base;
         }
-        let elem = elem.name();
-        self.define(
-            Type::POINTER,
-            format_args!("llvm.getelementptr inbounds {base}[{index}] : (!llvm.ptr, i64) -> !llvm.ptr, {elem}"),
-        )
+        let (elem, ty) = (elem.name(), base.ty);
+        self.define(ty, format_args!("llvm.getelementptr inbounds {base}[{index}] : ({ty}, i64) -> {ty}, {elem}"))
     }
 
     /// The address `offset` (i64) bytes from `base`.
@@ -502,22 +548,25 @@ impl Builder {
 
     /// A load aligned to one element. `invariant`: the memory does not change while the function runs.
     pub fn load(&mut self, address: Value, ty: Type, invariant: bool) -> Value {
+        self.load_aligned(address, ty, ty.elem.bytes(), invariant)
+    }
+
+    /// A load whose address is known to be a multiple of `align` bytes.
+    pub fn load_aligned(&mut self, address: Value, ty: Type, align: u32, invariant: bool) -> Value {
         let invariant = if invariant { " invariant" } else { "" };
-        let align = ty.elem.bytes();
-        self.define(
-            ty,
-            format_args!("llvm.load {address}{invariant} {{alignment = {align} : i64}} : !llvm.ptr -> {ty}"),
-        )
+        let from = address.ty;
+        self.define(ty, format_args!("llvm.load {address}{invariant} {{alignment = {align} : i64}} : {from} -> {ty}"))
     }
 
     /// A store aligned to one element.
     pub fn store(&mut self, value: Value, address: Value) {
-        let align = value.ty.elem.bytes();
-        let _ = writeln!(
-            self.body,
-            "llvm.store {value}, {address} {{alignment = {align} : i64}} : {}, !llvm.ptr",
-            value.ty
-        );
+        self.store_aligned(value, address, value.ty.elem.bytes());
+    }
+
+    /// A store to an address that is known to be a multiple of `align` bytes.
+    pub fn store_aligned(&mut self, value: Value, address: Value, align: u32) {
+        let (ty, to) = (value.ty, address.ty);
+        self.effect(format_args!("llvm.store {value}, {address} {{alignment = {align} : i64}} : {ty}, {to}"));
     }
 
     /// Loads the lanes that the mask selects; the others are those of `otherwise`.

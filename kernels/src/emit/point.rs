@@ -113,6 +113,18 @@ impl<'a> Emitter<'a> {
         lanes: u32,
     ) -> Self {
         let pointers = (0..buffers.len()).map(|number| argument(b, args, number)).collect();
+        Emitter::with_pointers(b, exprs, buffers, pointers, instance, lanes)
+    }
+
+    /// The same where the buffers' addresses are values already.
+    pub fn with_pointers(
+        b: &'a mut Builder,
+        exprs: &'a Exprs,
+        buffers: &'a [Buffer],
+        pointers: Vec<Value>,
+        instance: Value,
+        lanes: u32,
+    ) -> Self {
         let mut needs = Vec::with_capacity(exprs.len());
         for (id, _) in exprs.iter() {
             needs.push(needs_of(exprs, buffers, &needs, id));

@@ -7,7 +7,7 @@
 
 mod pack;
 mod plan;
-mod prepare;
+pub(crate) mod prepare;
 
 use crate::{
     emit::{

@@ -4,7 +4,7 @@ use crate::ir::{ExprId, Gemm, Index, Loops, Store};
 
 /// The same product with dims merged; with rows and columns exchanged if stores are contiguous along rows; and with the
 /// column dims flattened into one if their last is too short for a vector.
-pub(super) fn prepare(gemm: &Gemm, lanes: u32) -> Gemm {
+pub(crate) fn prepare(gemm: &Gemm, lanes: u32) -> Gemm {
     let mut gemm = merged(gemm);
     if contiguity(&gemm, Side::Rows) > contiguity(&gemm, Side::Columns) {
         gemm = exchanged(&gemm);

@@ -3,7 +3,7 @@
 //! The parallel domain is cut into units: one iteration of all parallel loops, or, if a parallel loop runs along the
 //! lanes, one iteration of the others times a block of columns of that loop. A tile is a range of units.
 
-mod split;
+pub(crate) mod split;
 
 use crate::{
     emit::{
@@ -53,7 +53,7 @@ fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, lanes: u32, sym
 }
 
 /// The nest with as few loops as its accesses allow.
-fn merged(nest: &Nest) -> Nest {
+pub(crate) fn merged(nest: &Nest) -> Nest {
     let stores = nest.sweeps.iter().flat_map(|sweep| sweep.stores.clone()).collect();
     let groups = vec![nest.parallel.clone(), nest.inner.clone()];
     let mut loops = Loops { groups, exprs: nest.exprs.clone(), stores };
@@ -125,14 +125,14 @@ fn node_cost(expr: &Expr) -> u64 {
     }
 }
 
-fn roots(sweep: &Sweep) -> Vec<ExprId> {
+pub(crate) fn roots(sweep: &Sweep) -> Vec<ExprId> {
     let reduced = sweep.reductions.iter().map(|reduction| reduction.value);
     let stored = sweep.stores.iter().flat_map(|store| std::iter::once(store.value).chain(store.index.values()));
     reduced.chain(stored).collect()
 }
 
 /// The loop whose accesses are the most contiguous: the last inner one, or any parallel one.
-fn choose_vector(nest: &Nest, lanes: u32) -> Option<u32> {
+pub(crate) fn choose_vector(nest: &Nest, lanes: u32) -> Option<u32> {
     let parallel = nest.parallel.len() as u32;
     let last_inner = (!nest.inner.is_empty()).then(|| parallel + nest.inner.len() as u32 - 1);
     let candidates = last_inner.into_iter().chain((0..parallel).rev());
@@ -488,7 +488,7 @@ impl State {
 
 /// Reductions.
 impl Builder {
-    fn identity(&mut self, kind: ReduceKind, lanes: u32) -> Accumulator {
+    pub(crate) fn identity(&mut self, kind: ReduceKind, lanes: u32) -> Accumulator {
         match kind {
             ReduceKind::Sum => vec![self.float(lanes, 0.0)],
             ReduceKind::Max => vec![self.float(lanes, f32::NEG_INFINITY)],
@@ -496,7 +496,7 @@ impl Builder {
         }
     }
 
-    fn combine(&mut self, kind: ReduceKind, a: &Accumulator, b: &Accumulator) -> Accumulator {
+    pub(crate) fn combine(&mut self, kind: ReduceKind, a: &Accumulator, b: &Accumulator) -> Accumulator {
         match kind {
             ReduceKind::Sum => vec![self.add(a[0], b[0])],
             ReduceKind::Max => vec![self.max(a[0], b[0])],

@@ -11,7 +11,7 @@ const LEAST_INNER: u64 = 1 << 17;
 const MAX_PIECES: u64 = 64;
 
 /// A nest in two stages.
-pub(super) struct Split {
+pub(crate) struct Split {
     /// Reduces each piece into the workspace.
     pub first: Nest,
     /// Combines the pieces, then does what followed the reduction.
@@ -21,7 +21,7 @@ pub(super) struct Split {
 }
 
 /// Splits a nest with merged loops, if that helps.
-pub(super) fn split(kernel: &Kernel, nest: &Nest) -> Option<Split> {
+pub(crate) fn split(kernel: &Kernel, nest: &Nest) -> Option<Split> {
     let ([inner], [reducing, rest @ ..]) = (&nest.inner[..], &nest.sweeps[..]) else { return None };
     let kinds = reducing.reductions.iter().all(|reduction| reduction.kind != ReduceKind::ArgMax);
     let pure = !reducing.once && reducing.stores.is_empty() && !reducing.reductions.is_empty();

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod device;
+
 use trainc_kernels::{
     Options, compile, host_isa,
     ir::{Access, Buffer, DType, Kernel},
@@ -97,6 +99,7 @@ pub fn check(kernel: &Kernel, below: u64, tolerance: f64) {
 pub fn check_on(kernel: &Kernel, inputs: &[HostBuffer], tolerance: f64) {
     let mut expected = inputs.to_vec();
     reference::run(kernel, &mut expected, 3);
+    check_device(kernel, inputs, &expected, tolerance);
     for isa in executable_isas() {
         let program = Program::new(kernel, isa);
         let mut actual = inputs.to_vec();
@@ -111,6 +114,36 @@ pub fn check_on(kernel: &Kernel, inputs: &[HostBuffer], tolerance: f64) {
         for (whole, split) in actual.iter().zip(&split) {
             assert!(bits(whole) == bits(split), "{}: the split into tiles changes the result", kernel.label);
         }
+    }
+}
+
+/// Runs a kernel as device code, in two orders of blocks and warps, and compares with the reference.
+fn check_device(kernel: &Kernel, inputs: &[HostBuffer], expected: &[HostBuffer], tolerance: f64) {
+    let mut results = [None, Some(7)].map(|seed| {
+        let mut actual = inputs.to_vec();
+        device::run(kernel, &mut actual, 3, seed);
+        actual
+    });
+    let [actual, shuffled] = &mut results;
+    for (number, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+        if kernel.buffers[number].access != Access::Read {
+            compare(&format!("{} on a device, buffer {number}", kernel.label), actual, expected, tolerance);
+        }
+    }
+    let same = actual.iter().zip(shuffled.iter()).all(|(a, b)| bits(a) == bits(b));
+    assert!(same, "{}: the order of blocks changes the result", kernel.label);
+}
+
+/// Compares device code with the processor's on random data; `tolerance` as in [`check`], 0 for equal bits.
+pub fn check_targets(kernel: &Kernel, tolerance: f64) {
+    let mut numbers = Numbers(kernel.buffers.iter().map(|buffer| buffer.elements).sum());
+    let inputs: Vec<HostBuffer> = kernel.buffers.iter().map(|buffer| numbers.buffer(buffer, 1)).collect();
+    let (mut expected, mut actual) = (inputs.clone(), inputs);
+    Program::new(kernel, host_isa()).run(&mut expected, 3, u64::MAX);
+    device::run(kernel, &mut actual, 3, None);
+    for (number, (actual, expected)) in actual.iter().zip(&expected).enumerate() {
+        compare(&format!("{} on a device, buffer {number}", kernel.label), actual, expected, tolerance);
+        assert!(tolerance > 0.0 || bits(actual) == bits(expected), "{}: other bits", kernel.label);
     }
 }
 

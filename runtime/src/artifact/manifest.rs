@@ -335,11 +335,24 @@ pub enum Isa {
     X86V4,
     /// x86-64-v4 and AVX512_BF16.
     X86V4Bf16,
+    /// NVIDIA devices of compute capability 8.0 and later (A100).
+    Sm80,
+    /// Compute capability 8.6 and later (RTX 30).
+    Sm86,
+    /// Compute capability 8.9 and later (RTX 40, L40).
+    Sm89,
+    /// Compute capability 9.0 and later (H100).
+    Sm90,
+    /// Compute capability 10.0 and later (B200).
+    Sm100,
+    /// Compute capability 12.0 and later (RTX 50).
+    Sm120,
 }
 
 impl Isa {
     /// All instruction sets, best first.
-    pub const ALL: [Isa; 3] = [Isa::X86V4Bf16, Isa::X86V4, Isa::X86V3];
+    pub const ALL: [Isa; 9] =
+        [Isa::Sm120, Isa::Sm100, Isa::Sm90, Isa::Sm89, Isa::Sm86, Isa::Sm80, Isa::X86V4Bf16, Isa::X86V4, Isa::X86V3];
 
     /// The number that stands for it in the file format.
     pub fn code(self) -> u64 {
@@ -347,7 +360,26 @@ impl Isa {
             Isa::X86V3 => 3,
             Isa::X86V4 => 4,
             Isa::X86V4Bf16 => 5,
+            cuda => u64::from(cuda.capability().expect("not an x86 one")),
         }
+    }
+
+    /// The compute capability (80 for 8.0) that code needs, if it is for CUDA devices.
+    pub fn capability(self) -> Option<u32> {
+        match self {
+            Isa::X86V3 | Isa::X86V4 | Isa::X86V4Bf16 => None,
+            Isa::Sm80 => Some(80),
+            Isa::Sm86 => Some(86),
+            Isa::Sm89 => Some(89),
+            Isa::Sm90 => Some(90),
+            Isa::Sm100 => Some(100),
+            Isa::Sm120 => Some(120),
+        }
+    }
+
+    /// Whether the code is PTX for CUDA devices.
+    pub fn is_cuda(self) -> bool {
+        self.capability().is_some()
     }
 
     /// Inverse of [`Isa::code`].
@@ -372,10 +404,29 @@ pub struct KernelSpec {
 /// One function of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageSpec {
-    /// Symbol in the object code, of type [`crate::abi::StageFn`].
+    /// Symbol in the object code: a [`crate::abi::StageFn`], or an entry of the PTX.
     pub symbol: String,
-    /// Number of tiles that the work is cut into.
+    /// Number of tiles that the work is cut into; on a device the thread blocks of the grid.
     pub tiles: u64,
+    /// What a thread block is; for code that runs on a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<BlockSpec>,
+}
+
+/// A thread block of a device kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockSpec {
+    /// Threads.
+    pub threads: u32,
+    /// Bytes of shared memory, asked for at launch.
+    pub shared_bytes: u32,
+}
+
+impl BlockSpec {
+    /// Whether every device of the least capability can launch it.
+    pub fn fits(self) -> bool {
+        (1..=1024).contains(&self.threads) && self.shared_bytes <= 99 * 1024
+    }
 }
 
 /// The block of host-written numbers that kernels read: 48 bytes at [`Manifest::control_offset`].

@@ -52,6 +52,15 @@ impl LoadedCode {
     }
 }
 
+/// Names of the entries that a PTX text defines.
+pub(crate) fn ptx_entries(ptx: &str) -> Vec<String> {
+    let of = |line: &str| {
+        let rest = line.trim_start().strip_prefix(".visible")?.trim_start().strip_prefix(".entry")?;
+        Some(rest.trim().trim_end_matches('(').to_owned())
+    };
+    ptx.lines().filter_map(of).collect()
+}
+
 /// Names of the functions that objects define, without loading them.
 ///
 /// # Errors

@@ -145,9 +145,13 @@ fn allocate_scratch(variant: &Variant, threads: usize) -> Result<Scratch, Device
 
 fn choose(variants: &[Variant], wanted: Option<Isa>) -> Result<usize, DeviceError> {
     let usable = |variant: &Variant| supported(variant.isa) && wanted.is_none_or(|wanted| wanted == variant.isa);
+    let isas = || variants.iter().map(|variant| variant.isa).collect();
+    if variants.iter().all(|variant| variant.isa.is_cuda()) {
+        return Err(DeviceError::OtherTarget { available: isas() });
+    }
     variants.iter().position(usable).ok_or_else(|| match wanted {
         Some(wanted) => DeviceError::VariantUnavailable { wanted },
-        None => DeviceError::NoVariant { available: variants.iter().map(|variant| variant.isa).collect() },
+        None => DeviceError::NoVariant { available: isas() },
     })
 }
 
@@ -174,6 +178,7 @@ pub fn supported(isa: Isa) -> bool {
         Isa::X86V3 => v3(),
         Isa::X86V4 => v4(),
         Isa::X86V4Bf16 => v4() && is_x86_feature_detected!("avx512bf16"),
+        Isa::Sm80 | Isa::Sm86 | Isa::Sm89 | Isa::Sm90 | Isa::Sm100 | Isa::Sm120 => false,
     }
 }
 

@@ -3,16 +3,103 @@
 
 mod arena;
 mod cpu;
+mod cuda;
 pub mod float;
 mod pool;
 
 pub use arena::Arena;
 pub use cpu::{Cpu, supported};
+pub use cuda::{Cuda, CudaError};
 pub use pool::{Pool, share};
 
-use crate::artifact::Isa;
+use crate::artifact::{Artifact, Entry, Isa};
 use crate::code::CodeError;
+use std::borrow::Cow;
 use std::io;
+
+/// Which machine executes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The CUDA device of that number.
+    Cuda(u32),
+}
+
+/// A machine with one artifact's code loaded and its arena allocated.
+pub enum Device {
+    /// The processor.
+    Cpu(Cpu),
+    /// A CUDA device.
+    Cuda(Cuda),
+}
+
+impl Device {
+    /// The instruction set of the loaded code.
+    pub fn isa(&self) -> Isa {
+        match self {
+            Device::Cpu(cpu) => cpu.isa(),
+            Device::Cuda(cuda) => cuda.isa(),
+        }
+    }
+
+    /// Number of threads that this process uses: for a device one.
+    pub fn threads(&self) -> usize {
+        match self {
+            Device::Cpu(cpu) => cpu.threads(),
+            Device::Cuda(_) => 1,
+        }
+    }
+
+    /// What executes, in words.
+    pub fn describe(&self) -> String {
+        match self {
+            Device::Cpu(cpu) => format!("{} threads", cpu.threads()),
+            Device::Cuda(cuda) => cuda.name().to_owned(),
+        }
+    }
+
+    /// Bytes of the arena, after all that was run.
+    pub(crate) fn read(&self, offset: u64, bytes: u64) -> Result<Cow<'_, [u8]>, DeviceError> {
+        match self {
+            Device::Cpu(cpu) => Ok(Cow::Borrowed(cpu.arena().slice(offset, bytes))),
+            Device::Cuda(cuda) => Ok(Cow::Owned(cuda.read(offset, bytes)?)),
+        }
+    }
+
+    /// Has bytes of the arena written by `fill`; all of them.
+    pub(crate) fn write(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        fill: impl FnOnce(&mut [u8]) -> crate::Result<()>,
+    ) -> crate::Result<()> {
+        match self {
+            Device::Cpu(cpu) => fill(cpu.arena_mut().slice_mut(offset, bytes)),
+            Device::Cuda(cuda) => cuda.write(offset, bytes, fill),
+        }
+    }
+
+    /// Executes an entry of the artifact that the device was made for.
+    pub(crate) fn run(&mut self, entry: &Entry) -> Result<(), DeviceError> {
+        match self {
+            Device::Cpu(cpu) => cpu.run(&entry.launches),
+            Device::Cuda(cuda) => cuda.run(entry)?,
+        }
+        Ok(())
+    }
+}
+
+impl Place {
+    /// Loads an artifact; `threads` and `wanted` are those of [`crate::Options`].
+    pub(crate) fn open(self, artifact: &Artifact, threads: usize, wanted: Option<Isa>) -> Result<Device, DeviceError> {
+        match self {
+            Place::Cpu => Cpu::new(artifact, threads, wanted).map(Device::Cpu),
+            Place::Cuda(number) => Cuda::new(artifact, number, wanted).map(Device::Cuda),
+        }
+    }
+}
 
 /// Why a device could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +136,26 @@ pub enum DeviceError {
         /// What was asked for.
         wanted: Isa,
     },
+    /// The artifact was compiled for the other kind of machine.
+    #[error("the artifact holds code for {}: {}", list(available), other_machine(available))]
+    OtherTarget {
+        /// What the artifact holds.
+        available: Vec<Isa>,
+    },
+    /// A CUDA device, or its driver.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The machine code was refused.
     #[error(transparent)]
     Code(#[from] CodeError),
+}
+
+/// What to do with an artifact for another kind of machine.
+fn other_machine(isas: &[Isa]) -> &'static str {
+    match isas.iter().all(|isa| isa.is_cuda()) {
+        true => "run it with --device cuda, or compile it with --target cpu",
+        false => "run it with --device cpu, or compile it with --target cuda",
+    }
 }
 
 fn list(isas: &[Isa]) -> String {

@@ -2,7 +2,7 @@
 
 use crate::artifact::{Entry, InputBinding};
 use crate::data::{DataError, Need};
-use crate::device::Arena;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::numbers::Values;
 use std::collections::BTreeMap;
@@ -30,14 +30,14 @@ impl Batch {
     }
 
     /// Writes all inputs of an entry.
-    pub(super) fn feed(&self, entry: &Entry, arena: &mut Arena) -> Result<()> {
+    pub(super) fn feed(&self, entry: &Entry, device: &mut Device) -> Result<()> {
         let needs = Need::of([entry]).map_err(Error::Misuse)?;
         for need in &needs {
             self.check(need)?;
         }
         for input in &entry.inputs {
             let need = needs.iter().find(|need| need.field == input.field).expect("every input has a need");
-            self.feed_input(input, need, arena)?;
+            device.write(input.offset, input.bytes(), |out| self.feed_input(input, need, out))?;
         }
         Ok(())
     }
@@ -57,10 +57,10 @@ impl Batch {
         }
     }
 
-    fn feed_input(&self, input: &InputBinding, need: &Need, arena: &mut Arena) -> Result<()> {
+    fn feed_input(&self, input: &InputBinding, need: &Need, out: &mut [u8]) -> Result<()> {
         let values = &self.fields[&input.field];
         let row_bytes = (input.record_elements() * input.dtype.bytes()) as usize;
-        let rows = arena.slice_mut(input.offset, input.bytes()).chunks_exact_mut(row_bytes);
+        let rows = out.chunks_exact_mut(row_bytes);
         for (row, out) in rows.enumerate() {
             let begin = row * need.record_elements() as usize + input.shift as usize;
             if !values.write(begin, input.dtype, out) {

@@ -70,9 +70,9 @@ impl Session {
         let mut window: Vec<i32> = prompt.iter().map(|&token| token as i32).collect();
         window.drain(..window.len().saturating_sub(context));
         for index in 0..options.max_tokens {
-            self.feed_window(&input, &window);
+            self.feed_window(&input, &window)?;
             self.execute("generate")?;
-            let scores = self.scores(&logits, window.len() - 1);
+            let scores = self.scores(&logits, window.len() - 1)?;
             let draw = Draw { seed: options.seed, stream: STREAM, step: index as u32, instance: 0 };
             let token = sample(&scores, options, f64::from(draw.word(0)) / 2f64.powi(32))?;
             if !accept(token) {
@@ -104,21 +104,23 @@ impl Session {
     }
 
     /// Writes the window into the first record, zeros elsewhere.
-    fn feed_window(&mut self, input: &InputBinding, window: &[i32]) {
-        let out = self.device.arena_mut().slice_mut(input.offset, input.bytes());
-        out.fill(0);
-        let bytes = bytemuck::cast_slice(window);
-        out[..bytes.len()].copy_from_slice(bytes);
+    fn feed_window(&mut self, input: &InputBinding, window: &[i32]) -> Result<()> {
+        self.device.write(input.offset, input.bytes(), |out| {
+            out.fill(0);
+            let bytes = bytemuck::cast_slice(window);
+            out[..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
     }
 
     /// The logits at a position of the first record.
-    fn scores(&self, logits: &OutputBinding, position: usize) -> Vec<f32> {
+    fn scores(&self, logits: &OutputBinding, position: usize) -> Result<Vec<f32>> {
         let row = logits.shape[2] * logits.dtype.bytes();
-        let bytes = self.device.arena().slice(logits.offset + position as u64 * row, row);
-        match Values::read(logits.dtype, bytes) {
+        let bytes = self.device.read(logits.offset + position as u64 * row, row)?;
+        Ok(match Values::read(logits.dtype, &bytes) {
             Values::Floats(scores) => scores,
             Values::Integers(scores) => scores.into_iter().map(|score| score as f32).collect(),
-        }
+        })
     }
 }
 

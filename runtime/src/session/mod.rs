@@ -12,7 +12,7 @@ use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorK
 use crate::artifact::{InputBinding, Source};
 use crate::checkpoint::{self, Opened, State};
 use crate::data::{Data, Need, Split, Tokenizer};
-use crate::device::Cpu;
+use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
 use crate::{float_check, init};
@@ -34,14 +34,16 @@ pub struct Options {
     pub steps: Option<u32>,
     /// Folder that relative paths of the program's data start at; by default the current one.
     pub base: Option<PathBuf>,
-    /// Code to use instead of the best that the processor supports.
+    /// Code to use instead of the best that the machine supports.
     pub isa: Option<Isa>,
+    /// Which machine executes.
+    pub device: Place,
 }
 
 /// A loaded program with its memory.
 pub struct Session {
     manifest: Manifest,
-    device: Cpu,
+    device: Device,
     seed: u64,
     /// The horizon; `None` while it depends on data that is not open yet.
     steps: Option<u32>,
@@ -85,7 +87,7 @@ impl Session {
         if threads == 0 {
             return Error::misuse("the number of threads is at least 1");
         }
-        let device = Cpu::new(&artifact, threads, options.isa)?;
+        let device = options.device.open(&artifact, threads, options.isa)?;
         let manifest = artifact.manifest;
         let mut session = Self {
             seed: options.seed.unwrap_or(manifest.train.seed),
@@ -103,16 +105,19 @@ impl Session {
         if session.private.is_some() {
             Private::name_numbers(&mut session.numbers);
         }
-        session.initialise();
+        session.initialise()?;
         Ok(session)
     }
 
-    fn initialise(&mut self) {
+    fn initialise(&mut self) -> Result<()> {
         let threads = self.device.threads();
         for tensor in &self.manifest.tensors {
-            let out = self.device.arena_mut().slice_mut(tensor.offset, tensor.bytes());
-            init::fill(&tensor.init, tensor.dtype, self.seed, threads, out);
+            self.device.write(tensor.offset, tensor.bytes(), |out| {
+                init::fill(&tensor.init, tensor.dtype, self.seed, threads, out);
+                Ok(())
+            })?;
         }
+        Ok(())
     }
 
     /// What the program is.
@@ -121,7 +126,7 @@ impl Session {
     }
 
     /// The device it runs on.
-    pub fn device(&self) -> &Cpu {
+    pub fn device(&self) -> &Device {
         &self.device
     }
 
@@ -205,8 +210,9 @@ impl Session {
         let data = self.data.as_ref().expect("opened");
         let entry = entry(&self.manifest, "step")?;
         for input in &entry.inputs {
-            let out = self.device.arena_mut().slice_mut(input.offset, input.bytes());
-            data.feed(Split::Train, input, self.position, self.seed, out)?;
+            self.device.write(input.offset, input.bytes(), |out| {
+                Ok(data.feed(Split::Train, input, self.position, self.seed, out)?)
+            })?;
         }
         self.update()
     }
@@ -223,7 +229,7 @@ impl Session {
         if self.private.is_some() {
             return self.private_step_with(batch);
         }
-        batch.feed(entry(&self.manifest, "step")?, self.device.arena_mut())?;
+        batch.feed(entry(&self.manifest, "step")?, &mut self.device)?;
         self.update()
     }
 
@@ -239,7 +245,7 @@ impl Session {
         self.check_horizon()?;
         self.execute("step")?;
         let entry = entry(&self.manifest, "step")?;
-        read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value);
+        read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value)?;
         self.step += 1;
         self.position += batch_size(entry);
         Ok(&self.numbers)
@@ -270,8 +276,9 @@ impl Session {
             let data = self.data.as_ref().expect("opened");
             let entry = entry(&self.manifest, "evaluate")?;
             for input in &entry.inputs {
-                let out = self.device.arena_mut().slice_mut(input.offset, input.bytes());
-                data.feed(Split::Valid, input, index * batch, self.seed, out)?;
+                self.device.write(input.offset, input.bytes(), |out| {
+                    Ok(data.feed(Split::Valid, input, index * batch, self.seed, out)?)
+                })?;
             }
             self.evaluate_fed(&mut mean, batches)?;
         }
@@ -285,7 +292,7 @@ impl Session {
     pub fn evaluate_with(&mut self, batch: &Batch) -> Result<Numbers> {
         let entry = entry(&self.manifest, "evaluate")?;
         let mut numbers = Numbers::of(&entry.outputs);
-        batch.feed(entry, self.device.arena_mut())?;
+        batch.feed(entry, &mut self.device)?;
         self.evaluate_fed(&mut numbers, 1)?;
         Ok(numbers)
     }
@@ -294,8 +301,7 @@ impl Session {
     fn evaluate_fed(&mut self, mean: &mut Numbers, batches: u64) -> Result<()> {
         self.execute("evaluate")?;
         let entry = entry(&self.manifest, "evaluate")?;
-        read_numbers(&self.device, entry, |index, value| mean.values_mut()[index] += value / batches as f64);
-        Ok(())
+        read_numbers(&self.device, entry, |index, value| mean.values_mut()[index] += value / batches as f64)
     }
 
     /// Runs an entry on what its inputs hold.
@@ -309,9 +315,11 @@ impl Session {
             key: self.private.as_ref().map_or([0; 8], Private::key_words),
         };
         let bytes = bytemuck::bytes_of(&control);
-        self.device.arena_mut().slice_mut(self.manifest.control_offset, bytes.len() as u64).copy_from_slice(bytes);
-        self.device.run(&entry(&self.manifest, name)?.launches);
-        Ok(())
+        self.device.write(self.manifest.control_offset, bytes.len() as u64, |out| {
+            out.copy_from_slice(bytes);
+            Ok(())
+        })?;
+        Ok(self.device.run(entry(&self.manifest, name)?)?)
     }
 
     /// The tensors that live across steps.
@@ -332,7 +340,7 @@ impl Session {
     /// When there is no tensor of that name.
     pub fn tensor(&self, name: &str) -> Result<Values> {
         let tensor = self.tensor_spec(name)?;
-        Ok(Values::read(tensor.dtype, self.device.arena().slice(tensor.offset, tensor.bytes())))
+        Ok(Values::read(tensor.dtype, &self.device.read(tensor.offset, tensor.bytes())?))
     }
 
     /// Replaces the elements of a tensor.
@@ -345,10 +353,10 @@ impl Session {
         if values.len() as u64 != elements {
             return Error::misuse(format!("tensor `{name}` has {elements} elements, not {}", values.len()));
         }
-        match values.write(0, dtype, self.device.arena_mut().slice_mut(offset, bytes)) {
+        self.device.write(offset, bytes, |out| match values.write(0, dtype, out) {
             true => Ok(()),
             false => Error::misuse(format!("tensor `{name}` holds {dtype:?}")),
-        }
+        })
     }
 
     fn tensor_spec(&self, name: &str) -> Result<&TensorSpec> {
@@ -363,7 +371,7 @@ impl Session {
     pub fn output(&self, entry_name: &str, name: &str) -> Result<Values> {
         let found = entry(&self.manifest, entry_name)?.outputs.iter().find(|output| output.name == name);
         let output = found.ok_or_else(|| Error::Misuse(format!("`{entry_name}` has no output `{name}`")))?;
-        Ok(Values::read(output.dtype, self.device.arena().slice(output.offset, output.bytes())))
+        Ok(Values::read(output.dtype, &self.device.read(output.offset, output.bytes())?))
     }
 
     /// Writes a checkpoint to a directory, atomically.
@@ -371,10 +379,11 @@ impl Session {
     /// # Errors
     /// When a tensor is not finite, or the file system refuses; what was there before is then untouched.
     pub fn save(&self, directory: impl AsRef<Path>) -> Result<()> {
-        self.check_finite()?;
-        let arena = self.device.arena();
-        let bytes = |tensor: &TensorSpec| arena.slice(tensor.offset, tensor.bytes());
-        let tensors: Vec<_> = self.manifest.tensors.iter().map(|tensor| (tensor, bytes(tensor))).collect();
+        let bytes = |tensor: &TensorSpec| self.device.read(tensor.offset, tensor.bytes());
+        let contents = self.manifest.tensors.iter().map(bytes).collect::<Result<Vec<_>, _>>()?;
+        let tensors: Vec<(&TensorSpec, &[u8])> =
+            self.manifest.tensors.iter().zip(contents.iter().map(AsRef::as_ref)).collect();
+        self.check_finite(&tensors)?;
         checkpoint::write(directory.as_ref(), &self.state(), &tensors)?;
         Ok(())
     }
@@ -398,9 +407,8 @@ impl Session {
         finite.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    fn check_finite(&self) -> Result<()> {
-        for tensor in &self.manifest.tensors {
-            let bytes = self.device.arena().slice(tensor.offset, tensor.bytes());
+    fn check_finite(&self, tensors: &[(&TensorSpec, &[u8])]) -> Result<()> {
+        for &(tensor, bytes) in tensors {
             if let Some(value) = float_check::first_not_finite(tensor.dtype, bytes) {
                 let what = format!("an element of `{}`", tensor.name);
                 return Err(Error::Diverged { what, value, step: self.step.saturating_sub(1) });
@@ -429,9 +437,8 @@ impl Session {
             let account = state.controllers.get(PRIVACY);
             private.restore(account, state.step).map_err(|reason| opened.damaged(reason))?;
         }
-        let arena = self.device.arena_mut();
         for tensor in &self.manifest.tensors {
-            opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
+            self.device.write(tensor.offset, tensor.bytes(), |out| Ok(opened.read_tensor(&tensor.name, out)?))?;
         }
         (self.seed, self.step, self.position) = (state.seed, state.step, state.position);
         for (slot, value) in self.numbers.slots_mut() {
@@ -448,11 +455,10 @@ impl Session {
     pub fn adopt(&mut self, checkpoint: impl AsRef<Path>) -> Result<()> {
         let opened = checkpoint::open(checkpoint.as_ref())?;
         opened.check_parameters(&self.manifest)?;
-        let arena = self.device.arena_mut();
         let parameters =
             self.manifest.tensors.iter().filter(|tensor| matches!(tensor.kind, TensorKind::Parameter { .. }));
         for tensor in parameters {
-            opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
+            self.device.write(tensor.offset, tensor.bytes(), |out| Ok(opened.read_tensor(&tensor.name, out)?))?;
         }
         Ok(())
     }
@@ -496,8 +502,9 @@ fn batch_size(entry: &Entry) -> u64 {
     entry.inputs.iter().map(InputBinding::batch).max().unwrap_or(0)
 }
 
-fn read_numbers(device: &Cpu, entry: &Entry, mut store: impl FnMut(usize, f64)) {
+fn read_numbers(device: &Device, entry: &Entry, mut store: impl FnMut(usize, f64)) -> Result<()> {
     for (index, output) in entry.outputs.iter().filter(|output| is_number(output)).enumerate() {
-        store(index, first_number(output.dtype, device.arena().slice(output.offset, output.bytes())));
+        store(index, first_number(output.dtype, &device.read(output.offset, output.bytes())?));
     }
+    Ok(())
 }

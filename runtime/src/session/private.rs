@@ -4,7 +4,7 @@ use super::{Batch, Session, entry, read_numbers};
 use crate::artifact::{BAD_ROWS, DType, InputBinding, Manifest, MaskBinding, PrivateSpec, Sampling};
 use crate::chacha::Key;
 use crate::data::{Data, Poisson, Randomness};
-use crate::device::Arena;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values};
 use crate::privacy::{Ledger, Mechanism};
@@ -32,6 +32,8 @@ pub(super) struct Private {
     drawn: Vec<u64>,
     /// Rows of the pass at hand that are left out; reused.
     blank: Vec<bool>,
+    /// Whether passes may have left sums behind: before the first step (a checkpoint may hold some), and after an error.
+    unfinished: bool,
     /// What the passes before the last have reported, each times its number of records.
     passes: Numbers,
 }
@@ -78,7 +80,16 @@ impl Private {
         let rows = entry(manifest, "step")?.mask.map_or(0, |mask| mask.rows as usize);
         let key = new_key(&spec)?;
         let account = Account { ledger, non_finite: 0 };
-        Ok(Some(Self { spec, account, planned: None, key, drawn: Vec::new(), blank: vec![false; rows], passes }))
+        Ok(Some(Self {
+            spec,
+            account,
+            planned: None,
+            key,
+            drawn: Vec::new(),
+            blank: vec![false; rows],
+            unfinished: true,
+            passes,
+        }))
     }
 
     /// Adds the names of the numbers that every private step reports.
@@ -238,7 +249,7 @@ impl Session {
 
     /// All passes over the samples of a step; at least one, so that a step without samples is noise alone.
     fn passes(&mut self, data: &Data, drawn: &[u64]) -> Result<()> {
-        self.clear_sums();
+        self.clear_sums()?;
         let private = self.private.as_mut().expect("a private program");
         private.passes.values_mut().fill(0.0);
         let rows = private.blank.len();
@@ -250,7 +261,7 @@ impl Session {
             let private = self.private.as_mut().expect("a private program");
             let entry = entry(&self.manifest, "accumulate")?;
             let sums = private.passes.values_mut();
-            read_numbers(&self.device, entry, |index, value| sums[index] += value * counted as f64);
+            read_numbers(&self.device, entry, |index, value| sums[index] += value * counted as f64)?;
         }
         let counted = self.pass("step", Rows::Records(data, &drawn[last..]))?;
         self.finish_step(counted, total + counted)
@@ -281,22 +292,25 @@ impl Session {
 
     fn run_pass(&mut self, name: &str, rows: Rows) -> Result<()> {
         let private = self.private.as_ref().expect("a private program");
-        let (entry, arena) = (entry(&self.manifest, name)?, self.device.arena_mut());
+        let entry = entry(&self.manifest, name)?;
         match rows {
             Rows::Records(data, records) => {
                 for input in &entry.inputs {
-                    let out = arena.slice_mut(input.offset, input.bytes());
-                    data.feed_records(records, &private.blank, input, out)?;
+                    self.device.write(input.offset, input.bytes(), |out| {
+                        Ok(data.feed_records(records, &private.blank, input, out)?)
+                    })?;
                 }
             }
             Rows::Own(batch) => {
-                batch.feed(entry, arena)?;
-                entry.inputs.iter().for_each(|input| blank_rows(input, &private.blank, arena));
+                batch.feed(entry, &mut self.device)?;
+                for input in entry.inputs.iter().filter(|_| private.blank.contains(&true)) {
+                    blank_rows(input, &private.blank, &mut self.device)?;
+                }
             }
         }
         let given = if let Rows::Records(_, records) = rows { records.len() } else { private.blank.len() };
         if let Some(mask) = &entry.mask {
-            write_mask(mask, given, &private.blank, arena);
+            write_mask(mask, given, &private.blank, &mut self.device)?;
         }
         self.execute(name)
     }
@@ -306,8 +320,8 @@ impl Session {
         let entry = entry(&self.manifest, name)?;
         let private = self.private.as_mut().expect("a private program");
         let report = entry.outputs.iter().find(|output| output.name == BAD_ROWS).expect("verified");
-        let bytes = self.device.arena().slice(report.offset, report.bytes());
-        let Values::Floats(bad) = Values::read(DType::F32, bytes) else { unreachable!("verified: f32") };
+        let bytes = self.device.read(report.offset, report.bytes())?;
+        let Values::Floats(bad) = Values::read(DType::F32, &bytes) else { unreachable!("verified: f32") };
         let mut count = 0;
         for (blank, bad) in private.blank.iter_mut().zip(bad) {
             *blank |= bad != 0.0;
@@ -321,9 +335,10 @@ impl Session {
     fn finish_step(&mut self, counted: u64, total: u64) -> Result<()> {
         let private = self.private.as_mut().expect("a private program");
         private.account.ledger.record();
+        private.unfinished = false;
         self.step += 1;
         let entry = entry(&self.manifest, "step")?;
-        read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value);
+        read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value)?;
         let epsilon = private.account.ledger.epsilon()?;
         for (name, value) in self.numbers.slots_mut() {
             match (name, private.passes.get(name)) {
@@ -337,25 +352,38 @@ impl Session {
     }
 
     /// An error between passes may have left sums behind; a sample must not be counted twice.
-    fn clear_sums(&mut self) {
-        let arena = self.device.arena_mut();
-        for tensor in self.manifest.tensors.iter().filter(|tensor| tensor.name.starts_with(SUMS)) {
-            arena.slice_mut(tensor.offset, tensor.bytes()).fill(0);
+    fn clear_sums(&mut self) -> Result<()> {
+        let private = self.private.as_mut().expect("a private program");
+        if std::mem::replace(&mut private.unfinished, true) {
+            for tensor in self.manifest.tensors.iter().filter(|tensor| tensor.name.starts_with(SUMS)) {
+                self.device.write(tensor.offset, tensor.bytes(), |out| {
+                    out.fill(0);
+                    Ok(())
+                })?;
+            }
         }
+        Ok(())
     }
 }
 
-fn blank_rows(input: &InputBinding, blank: &[bool], arena: &mut Arena) {
+fn blank_rows(input: &InputBinding, blank: &[bool], device: &mut Device) -> Result<()> {
     let row_bytes = (input.record_elements() * input.dtype.bytes()) as usize;
-    let rows = arena.slice_mut(input.offset, input.bytes()).chunks_exact_mut(row_bytes);
-    rows.zip(blank).filter(|(_, blank)| **blank).for_each(|(row, _)| row.fill(0));
+    let fed = device.read(input.offset, input.bytes())?.into_owned();
+    device.write(input.offset, input.bytes(), |out| {
+        out.copy_from_slice(&fed);
+        let rows = out.chunks_exact_mut(row_bytes);
+        rows.zip(blank).filter(|(_, blank)| **blank).for_each(|(row, _)| row.fill(0));
+        Ok(())
+    })
 }
 
 /// 1 for the first `given` rows, except blank ones.
-fn write_mask(mask: &MaskBinding, given: usize, blank: &[bool], arena: &mut Arena) {
-    let rows = arena.slice_mut(mask.offset, mask.bytes()).chunks_exact_mut(size_of::<f32>());
-    for (row, (out, blank)) in rows.zip(blank).enumerate() {
-        let counts = row < given && !blank;
-        out.copy_from_slice(&f32::from(u8::from(counts)).to_le_bytes());
-    }
+fn write_mask(mask: &MaskBinding, given: usize, blank: &[bool], device: &mut Device) -> Result<()> {
+    device.write(mask.offset, mask.bytes(), |out| {
+        for (row, (out, blank)) in out.chunks_exact_mut(size_of::<f32>()).zip(blank).enumerate() {
+            let counts = row < given && !blank;
+            out.copy_from_slice(&f32::from(u8::from(counts)).to_le_bytes());
+        }
+        Ok(())
+    })
 }

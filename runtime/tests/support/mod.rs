@@ -29,7 +29,8 @@ pub fn parameter() -> TensorKind {
 }
 
 fn kernel(label: &str, stages: &[(&str, u64)], buffer_bytes: &[u64]) -> KernelSpec {
-    let stages = stages.iter().map(|&(symbol, tiles)| StageSpec { symbol: symbol.into(), tiles }).collect();
+    let stages =
+        stages.iter().map(|&(symbol, tiles)| StageSpec { symbol: symbol.into(), tiles, block: None }).collect();
     KernelSpec { label: label.into(), stages, scratch_bytes: 256, buffer_bytes: buffer_bytes.into() }
 }
 

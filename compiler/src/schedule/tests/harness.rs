@@ -131,7 +131,12 @@ impl Case {
     /// The smallest arena that recomputation can reach.
     pub fn least_memory(&self) -> Option<u64> {
         let program = self.program();
-        match schedule(&Request { program: &program, entries: &[("step", &self.graph)], memory_budget: Some(1) }) {
+        match schedule(&Request {
+            program: &program,
+            entries: &[("step", &self.graph)],
+            memory_budget: Some(1),
+            target: Default::default(),
+        }) {
             Err(ScheduleError::OverBudget { needed, .. }) => Some(needed),
             _ => None,
         }
@@ -139,7 +144,8 @@ impl Case {
 
     pub fn plan(&self, memory_budget: Option<u64>) -> Plan {
         let program = self.program();
-        let request = Request { program: &program, entries: &[("step", &self.graph)], memory_budget };
+        let request =
+            Request { program: &program, entries: &[("step", &self.graph)], memory_budget, target: Default::default() };
         schedule(&request).unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -59,6 +59,7 @@ fn a_memory_budget_is_met_by_recomputing_or_refused_with_the_least_that_was_foun
             program: &program,
             entries: &[("step", &case.graph)],
             memory_budget: Some(budget),
+            target: Default::default(),
         })
     };
     let refused = within(1000).expect_err("parameters alone need more");

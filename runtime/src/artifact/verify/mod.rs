@@ -4,14 +4,18 @@
 mod private;
 
 use super::{
-    Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, TensorSpec, Variant,
+    Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, StageSpec,
+    TensorSpec, Variant,
 };
-use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT};
+use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT, DEVICE_VECTOR_BYTES};
 use crate::code;
 use std::collections::BTreeSet;
 
 /// Largest private memory that a kernel may ask for per thread.
 const MAX_SCRATCH_BYTES: u64 = 1 << 32;
+
+/// Blocks of a grid at most.
+const MAX_BLOCKS: u64 = i32::MAX as u64;
 
 /// A contradiction within an artifact.
 #[derive(Debug, thiserror::Error)]
@@ -144,12 +148,18 @@ fn verify_variants(artifact: &Artifact) -> Check {
     if isas.is_empty() || isas != artifact.code.iter().map(|(isa, _)| *isa).collect::<Vec<_>>() {
         return Err(defect("variants", "the code section holds other instruction sets than the manifest"));
     }
+    if isas.iter().any(|isa| isa.is_cuda()) && !isas.iter().all(|isa| isa.is_cuda()) {
+        return Err(defect("variants", "code for processors stands beside code for devices"));
+    }
     for (variant, (_, objects)) in variants.iter().zip(&artifact.code) {
         let place = format!("variant {:?}", variant.isa);
         if variant.kernels.len() != variants[0].kernels.len() {
             return Err(defect(place, "it has another number of kernels"));
         }
-        let defined = code::defined_functions(objects).map_err(|error| defect(&place, error.to_string()))?;
+        let defined = match variant.isa.is_cuda() {
+            true => objects.iter().flat_map(|object| code::ptx_entries(&String::from_utf8_lossy(object))).collect(),
+            false => code::defined_functions(objects).map_err(|error| defect(&place, error.to_string()))?,
+        };
         verify_kernels(variant, &defined)?;
     }
     Ok(())
@@ -163,6 +173,13 @@ fn verify_kernels(variant: &Variant, defined: &BTreeSet<String>) -> Check {
         }
         if kernel.scratch_bytes > MAX_SCRATCH_BYTES {
             return Err(defect(place(), format!("it wants {} bytes of scratch", kernel.scratch_bytes)));
+        }
+        let shaped = |stage: &StageSpec| match stage.block {
+            None => !variant.isa.is_cuda(),
+            Some(block) => variant.isa.is_cuda() && block.fits() && (1..=MAX_BLOCKS).contains(&stage.tiles),
+        };
+        if let Some(stage) = kernel.stages.iter().find(|stage| !shaped(stage)) {
+            return Err(defect(place(), format!("the launch of `{}` has no possible shape", stage.symbol)));
         }
         if let Some(missing) = kernel.stages.iter().find(|stage| !defined.contains(&stage.symbol)) {
             return Err(defect(place(), format!("the code does not define `{}`", missing.symbol)));
@@ -222,7 +239,10 @@ fn verify_launch(manifest: &Manifest, launch: &Launch, kernel: &KernelSpec, plac
     }
     for (index, (&offset, &bytes)) in launch.args.iter().zip(&kernel.buffer_bytes).enumerate() {
         let end = offset.checked_add(bytes).filter(|&end| end <= manifest.arena_bytes);
-        if end.is_none() || !offset.is_multiple_of(ARGUMENT_ALIGNMENT) {
+        let by_vectors =
+            kernel.stages.iter().any(|stage| stage.block.is_some()) && bytes.is_multiple_of(DEVICE_VECTOR_BYTES);
+        let alignment = if by_vectors { DEVICE_VECTOR_BYTES } else { ARGUMENT_ALIGNMENT };
+        if end.is_none() || !offset.is_multiple_of(alignment) {
             let problem = format!("buffer {index} of `{}` is misplaced at {offset}", kernel.label);
             return Err(defect(place(), problem));
         }

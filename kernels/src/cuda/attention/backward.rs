@@ -1,0 +1,245 @@
+//! Attention backward, three launches: the row sums of `do * o`; the gradients of queries, a tile of them through all
+//! tiles of keys; the gradients of keys and values, a tile of them through all tiles of queries of all heads that share
+//! it. Scores are computed again in both of the latter, so that no two blocks add to one element.
+
+use super::{
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Matrix, Operands, QUERIES, Rows, SCORES, SHARED_BYTES, THREADS,
+    TILE, row_view,
+};
+use crate::{
+    cuda::{DeviceStage, entry, nest},
+    emit::{
+        builder::{Builder, Value},
+        point::Point,
+    },
+    ir::{AttentionBackward, Binary, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep},
+};
+
+/// Slices of channels of each gradient that a block keeps in registers.
+const MOST_KEPT: u64 = 2;
+
+struct Parts {
+    q: ExprId,
+    k: ExprId,
+    v: ExprId,
+    lse: ExprId,
+    d_o: ExprId,
+    delta: ExprId,
+    d_q: Store,
+    d_k: Store,
+    d_v: Store,
+}
+
+/// Lowers attention backward.
+pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &AttentionBackward, name: &str) -> Vec<DeviceStage> {
+    let shape = attention.shape;
+    let channels = Channels::new(shape.channels, MOST_KEPT);
+    let mut operands = Operands::new();
+    let parts = parts(&mut operands, attention);
+    let row_sums = nest::lower_stage(b, &kernel.buffers, &delta(attention), format!("{name}_0"));
+    let mut stages = vec![row_sums];
+    let shared = (shape.batch * channels.groups(), THREADS as u32);
+    let of_queries = shared.0 * shape.heads * shape.queries.div_ceil(TILE);
+    let of_keys = shared.0 * shape.kv_heads * shape.keys.div_ceil(TILE);
+    for (number, blocks) in [(1, of_queries), (2, of_keys)] {
+        let symbol = format!("{name}_{number}");
+        entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
+            let mut lowering = Lowering::new(b, (&operands, &kernel.buffers), (pointers, instance), shape, channels);
+            if number == 1 { lowering.query_gradients(&parts) } else { lowering.key_gradients(&parts) }
+        });
+        stages.push(DeviceStage { symbol, blocks, threads: shared.1, shared_bytes: SHARED_BYTES as u32 });
+    }
+    stages
+}
+
+pub(super) fn row_index(attention: &AttentionBackward) -> Index {
+    let shape = attention.shape;
+    let strides = [(0, shape.heads * shape.queries), (1, shape.queries), (2, 1)];
+    Index::linear(strides.map(|(var, stride)| (var, stride as i64)))
+}
+
+fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
+    Parts {
+        q: operands.load(&attention.q),
+        k: operands.load(&attention.k),
+        v: operands.load(&attention.v),
+        lse: operands.load(&row_view(&attention.lse)),
+        d_o: operands.load(&attention.d_o),
+        delta: operands.exprs.load(attention.delta, row_index(attention)),
+        d_q: operands.store(&attention.d_q),
+        d_k: operands.store(&attention.d_k),
+        d_v: operands.store(&attention.d_v),
+    }
+}
+
+/// `delta[row] = Σ_e do[row][e] · o[row][e]`
+pub(super) fn delta(attention: &AttentionBackward) -> Nest {
+    let shape = attention.shape;
+    let mut exprs = Exprs::default();
+    let d_o = exprs.load(attention.d_o.buffer, super::place(&attention.d_o));
+    let o = exprs.load(attention.o.buffer, super::place(&attention.o));
+    let value = exprs.add(Expr::Binary(Binary::Mul, d_o, o));
+    let sum = exprs.add(Expr::Accumulator(0));
+    let store = Store { buffer: attention.delta, index: row_index(attention), value: sum, accumulate: false };
+    let reduction = Reduction { kind: ReduceKind::Sum, value };
+    Nest {
+        parallel: vec![shape.batch, shape.heads, shape.queries],
+        inner: vec![shape.channels],
+        exprs,
+        sweeps: vec![
+            Sweep { once: false, reductions: vec![reduction], stores: Vec::new() },
+            Sweep { once: true, reductions: Vec::new(), stores: vec![store] },
+        ],
+    }
+}
+
+/// Points of a head of queries and of the keys that it reads.
+struct Heads {
+    queries: Point,
+    keys: Point,
+}
+
+impl Lowering<'_> {
+    fn heads(&mut self, batch: Value, head: Value, key_head: Value) -> Heads {
+        let point = |head: Value| Point::new(super::VARS, 1).at(0, batch).at(1, head);
+        Heads { queries: point(head), keys: point(key_head) }
+    }
+
+    fn query_gradients(&mut self, parts: &Parts) {
+        let shape = self.shape;
+        let block = self.e.b.block();
+        let (group, rest) = self.e.b.split(block, self.channels.groups());
+        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
+        let (head, batch) = self.e.b.split(rest, shape.heads);
+        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
+        let heads = self.heads(batch, head, key_head);
+        let queries = Rows { first: self.e.b.times(tile, TILE), limit: shape.queries };
+        let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
+        let (low, high) = self.key_tiles(queries.first);
+        let sums = self.zeros(EACH * self.channels.each() * self.channels.kept);
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &sums);
+        let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
+        let (_, d_scores) = self.gradients_of_scores(parts, &heads, queries, keys);
+        self.share_scores(&d_scores);
+        let sums = self.over_slices(channel, open.carried.clone(), |lowering, channel, sums| {
+            lowering.e.b.barrier();
+            lowering.load_slice(parts.k, &heads.keys, keys, channel, KEYS);
+            lowering.e.b.barrier();
+            lowering.weigh(KEYS, sums)
+        });
+        let sums = self.e.b.end_loop(open, &sums);
+        let none = self.e.b.i64(0);
+        self.store_gradient(&parts.d_q, (&heads.queries, queries), channel, &sums, |lowering, i| {
+            let y = lowering.y;
+            lowering.spread(none, y, i)
+        });
+    }
+
+    fn key_gradients(&mut self, parts: &Parts) {
+        let shape = self.shape;
+        let block = self.e.b.block();
+        let (group, rest) = self.e.b.split(block, self.channels.groups());
+        let (tile, rest) = self.e.b.split(rest, shape.keys.div_ceil(TILE));
+        let (key_head, batch) = self.e.b.split(rest, shape.kv_heads);
+        let keys = Rows { first: self.e.b.times(tile, TILE), limit: shape.keys };
+        let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
+        let (low, high) = self.query_tiles(keys.first);
+        let per_group = shape.heads / shape.kv_heads;
+        let count = EACH * self.channels.each() * self.channels.kept;
+        let sums = self.zeros(2 * count);
+        let members = self.e.b.begin_count(per_group, &sums);
+        let first = self.e.b.times(key_head, per_group);
+        let head = self.e.b.add(first, members.counter);
+        let heads = self.heads(batch, head, key_head);
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &members.carried);
+        let queries = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.queries };
+        let (d_v, d_k) = open.carried.split_at(count as usize);
+        let (weights, d_scores) = self.gradients_of_scores(parts, &heads, queries, keys);
+        let mut next = Vec::new();
+        for (scores, load, sums) in [(weights, parts.d_o, d_v), (d_scores, parts.q, d_k)] {
+            self.e.b.barrier();
+            self.share_scores(&scores);
+            next.extend(self.over_slices(channel, sums.to_vec(), |lowering, channel, sums| {
+                lowering.e.b.barrier();
+                lowering.load_slice(load, &heads.queries, queries, channel, QUERIES);
+                lowering.e.b.barrier();
+                lowering.weigh_transposed(sums)
+            }));
+        }
+        let after = self.e.b.end_loop(open, &next);
+        let sums = self.e.b.end_loop(members, &after);
+        for (store, sums) in [(&parts.d_v, &sums[..count as usize]), (&parts.d_k, &sums[count as usize..])] {
+            self.store_gradient(store, (&heads.keys, keys), channel, sums, |lowering, i| {
+                let first = lowering.e.b.times(lowering.y, EACH);
+                lowering.e.b.plus(first, i)
+            });
+        }
+    }
+
+    /// Weights `p = e^(scale · s - lse)` and gradients of scores `p (dp - delta) scale` of the thread, 0 where masked.
+    fn gradients_of_scores(&mut self, parts: &Parts, heads: &Heads, queries: Rows, keys: Rows) -> (Fragment, Fragment) {
+        let scores = self.scores((parts.q, &heads.queries), queries, (parts.k, &heads.keys), keys);
+        let d_weights = self.scores((parts.d_o, &heads.queries), queries, (parts.v, &heads.keys), keys);
+        let scale = self.e.b.float(1, f32::from_bits(self.shape.scale_bits));
+        let (last, zero) = (self.e.b.i64(self.shape.queries as i64 - 1), self.e.b.i64(0));
+        let (mut weights, mut d_scores) = (Vec::new(), Vec::new());
+        for i in 0..EACH {
+            let query = self.spread(queries.first, self.y, i);
+            let existing = self.e.b.min_signed(query, last);
+            let mut point = heads.queries.at(super::POSITION, existing).at(super::CHANNEL, zero);
+            let (lse, delta) = (self.e.evaluate(&mut point, parts.lse), self.e.evaluate(&mut point, parts.delta));
+            for j in 0..EACH {
+                let place = (i * EACH + j) as usize;
+                let key = self.spread(keys.first, self.x, j);
+                let visible = self.visible(query, key);
+                let scaled = self.e.b.mul(scores[place], scale);
+                let shifted = self.e.b.sub(scaled, lse);
+                let power = self.e.b.exp(shifted);
+                let weight = self.masked(visible, power, 0.0);
+                let centred = self.e.b.sub(d_weights[place], delta);
+                let d_score = self.e.b.mul(weight, centred);
+                let d_score = self.e.b.mul(d_score, scale);
+                let d_score = self.masked(visible, d_score, 0.0);
+                weights.push(self.rounded(weight));
+                d_scores.push(self.rounded(d_score));
+            }
+        }
+        (weights, d_scores)
+    }
+
+    /// Runs the body for each slice of channels that the block keeps.
+    fn over_slices(
+        &mut self,
+        channel: Value,
+        mut sums: Fragment,
+        mut emit: impl FnMut(&mut Self, Value, Fragment) -> Fragment,
+    ) -> Fragment {
+        let kept = (EACH * self.channels.each()) as usize;
+        for slice in 0..self.channels.kept as usize {
+            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
+            let next = emit(self, channel, sums[slice * kept..(slice + 1) * kept].to_vec());
+            sums.splice(slice * kept..(slice + 1) * kept, next);
+        }
+        sums
+    }
+
+    fn store_gradient(
+        &mut self,
+        store: &Store,
+        (head, rows): (&Point, Rows),
+        channel: Value,
+        sums: &[Value],
+        mut row: impl FnMut(&mut Self, u64) -> Value,
+    ) {
+        let target: Matrix = SCORES;
+        self.over_slices(channel, sums.to_vec(), |lowering, channel, sums| {
+            lowering.e.b.barrier();
+            lowering.share_slice(&sums, target, &mut row);
+            lowering.e.b.barrier();
+            lowering.store_slice(store, head, rows, channel, target);
+            sums
+        });
+    }
+}

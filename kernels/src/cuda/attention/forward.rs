@@ -1,0 +1,220 @@
+//! Attention forward: a block takes a tile of queries of one head through all tiles of keys that it sees. Maximum and sum
+//! of each row are kept up to date, and what is summed already is scaled when the maximum grows (online softmax).
+
+use super::{
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view,
+};
+use crate::{
+    cuda::{DeviceStage, entry},
+    emit::{
+        builder::{Builder, Compare, Value},
+        point::Point,
+    },
+    ir::{Attention, ExprId, Kernel, Store},
+};
+
+/// Slices of channels that a block keeps in registers.
+const MOST_KEPT: u64 = 4;
+
+struct Parts {
+    q: ExprId,
+    k: ExprId,
+    v: ExprId,
+    o: Store,
+    lse: Option<Store>,
+}
+
+/// The running state of the thread's rows.
+struct State {
+    /// Maximum of the scores of each row.
+    top: Fragment,
+    /// Sum of exponentials of each row: of this thread's columns.
+    sum: Fragment,
+    /// The weighted values, slice by slice.
+    output: Fragment,
+}
+
+/// Lowers attention.
+pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, name: &str) -> Vec<DeviceStage> {
+    let shape = attention.shape;
+    let channels = Channels::new(shape.channels, MOST_KEPT);
+    let mut operands = Operands::new();
+    let parts = Parts {
+        q: operands.load(&attention.q),
+        k: operands.load(&attention.k),
+        v: operands.load(&attention.v),
+        o: operands.store(&attention.o),
+        lse: attention.lse.as_ref().map(|lse| operands.store(&row_view(lse))),
+    };
+    let symbol = format!("{name}_0");
+    entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
+        let arguments = (pointers, instance);
+        Lowering::new(b, (&operands, &kernel.buffers), arguments, shape, channels).forward_block(&parts);
+    });
+    let blocks = shape.batch * shape.heads * shape.queries.div_ceil(TILE) * channels.groups();
+    vec![DeviceStage { symbol, blocks, threads: THREADS as u32, shared_bytes: SHARED_BYTES as u32 }]
+}
+
+impl Lowering<'_> {
+    fn forward_block(&mut self, parts: &Parts) {
+        let shape = self.shape;
+        let block = self.e.b.block();
+        let (group, rest) = self.e.b.split(block, self.channels.groups());
+        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
+        let (head, batch) = self.e.b.split(rest, shape.heads);
+        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
+        let of_queries = Point::new(super::VARS, 1).at(0, batch).at(1, head);
+        let of_keys = Point::new(super::VARS, 1).at(0, batch).at(1, key_head);
+        let first = self.e.b.times(tile, TILE);
+        let queries = Rows { first, limit: shape.queries };
+        let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
+        let state = self.over_keys(parts, (&of_queries, queries), &of_keys, channel);
+        self.finish(parts, (&of_queries, queries), (group, channel), state);
+    }
+
+    fn over_keys(
+        &mut self,
+        parts: &Parts,
+        (of_queries, queries): (&Point, Rows),
+        of_keys: &Point,
+        channel: Value,
+    ) -> State {
+        let (low, high) = self.key_tiles(queries.first);
+        let bottom = self.e.b.float(1, f32::NEG_INFINITY);
+        let top = vec![bottom; EACH as usize];
+        let sum = self.zeros(EACH);
+        let output = self.zeros(EACH * self.channels.each() * self.channels.kept);
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &[top, sum, output].concat());
+        let first = self.e.b.times(open.counter, TILE);
+        let keys = Rows { first, limit: self.shape.keys };
+        let (top, rest) = open.carried.split_at(EACH as usize);
+        let (sum, output) = rest.split_at(EACH as usize);
+        let state = State { top: top.to_vec(), sum: sum.to_vec(), output: output.to_vec() };
+        let scores = self.scores((parts.q, of_queries), queries, (parts.k, of_keys), keys);
+        let (mut state, weights) = self.softmax(state, scores, queries, keys);
+        self.share_scores(&weights);
+        let kept = (EACH * self.channels.each()) as usize;
+        for slice in 0..self.channels.kept as usize {
+            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
+            self.e.b.barrier();
+            self.load_slice(parts.v, of_keys, keys, channel, KEYS);
+            self.e.b.barrier();
+            let sums = self.weigh(KEYS, state.output[slice * kept..(slice + 1) * kept].to_vec());
+            state.output.splice(slice * kept..(slice + 1) * kept, sums);
+        }
+        let next = [state.top, state.sum, state.output].concat();
+        let after = self.e.b.end_loop(open, &next);
+        let (top, rest) = after.split_at(EACH as usize);
+        let (sum, output) = rest.split_at(EACH as usize);
+        State { top: top.to_vec(), sum: sum.to_vec(), output: output.to_vec() }
+    }
+
+    /// Takes a tile of scores into the state; returns its weights, which are not normalised.
+    fn softmax(&mut self, mut state: State, scores: Fragment, queries: Rows, keys: Rows) -> (State, Fragment) {
+        let scale = self.e.b.float(1, f32::from_bits(self.shape.scale_bits));
+        let bottom = self.e.b.float(1, f32::NEG_INFINITY);
+        let zero = self.e.b.float(1, 0.0);
+        let mut weights = Vec::new();
+        for i in 0..EACH {
+            let query = self.spread(queries.first, self.y, i);
+            let row: Vec<(Option<Value>, Value)> = (0..EACH)
+                .map(|j| {
+                    let key = self.spread(keys.first, self.x, j);
+                    let visible = self.visible(query, key);
+                    let scaled = self.e.b.mul(scores[(i * EACH + j) as usize], scale);
+                    (visible, self.masked(visible, scaled, f32::NEG_INFINITY))
+                })
+                .collect();
+            let mut top = row.iter().fold(state.top[i as usize], |top, &(_, score)| self.e.b.max(top, score));
+            for distance in [8, 4, 2, 1] {
+                let other = self.e.b.shuffle_xor(top, distance);
+                top = self.e.b.max(top, other);
+            }
+            let sees_none = self.e.b.compare(Compare::Equal, top, bottom);
+            let shift = self.e.b.select(sees_none, zero, top);
+            let change = self.e.b.sub(state.top[i as usize], shift);
+            let correction = self.e.b.exp(change);
+            let mut sum = self.e.b.mul(state.sum[i as usize], correction);
+            for (visible, score) in row {
+                let shifted = self.e.b.sub(score, shift);
+                let power = self.e.b.exp(shifted);
+                let weight = self.masked(visible, power, 0.0);
+                sum = self.e.b.add(sum, weight);
+                weights.push(self.rounded(weight));
+            }
+            (state.top[i as usize], state.sum[i as usize]) = (top, sum);
+            self.correct_row(&mut state.output, i, correction);
+        }
+        (state, weights)
+    }
+
+    /// Scales what row `i` has summed.
+    fn correct_row(&mut self, output: &mut Fragment, i: u64, correction: Value) {
+        let each = self.channels.each();
+        for slice in 0..self.channels.kept {
+            for e in 0..each {
+                let place = ((slice * EACH + i) * each + e) as usize;
+                output[place] = self.e.b.mul(output[place], correction);
+            }
+        }
+    }
+
+    /// Normalises and stores.
+    fn finish(
+        &mut self,
+        parts: &Parts,
+        (head, queries): (&Point, Rows),
+        (group, channel): (Value, Value),
+        mut state: State,
+    ) {
+        let (zero, one) = (self.e.b.float(1, 0.0), self.e.b.float(1, 1.0));
+        let bottom = self.e.b.float(1, f32::NEG_INFINITY);
+        for i in 0..EACH {
+            let mut sum = state.sum[i as usize];
+            for distance in [8, 4, 2, 1] {
+                let other = self.e.b.shuffle_xor(sum, distance);
+                sum = self.e.b.add(sum, other);
+            }
+            let top = state.top[i as usize];
+            let sees_none = self.e.b.compare(Compare::Equal, top, bottom);
+            let inverse = self.e.b.div(one, sum);
+            let factor = self.e.b.select(sees_none, zero, inverse);
+            self.correct_row(&mut state.output, i, factor);
+            if let Some(store) = &parts.lse {
+                let logarithm = self.e.b.log(sum);
+                let lse = self.e.b.add(top, logarithm);
+                let query = self.spread(queries.first, self.y, i);
+                self.store_row(store, &head.at(super::POSITION, query), (query, group), lse);
+            }
+        }
+        let kept = (EACH * self.channels.each()) as usize;
+        for slice in 0..self.channels.kept as usize {
+            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
+            self.e.b.barrier();
+            let none = self.e.b.i64(0);
+            self.share_slice(&state.output[slice * kept..(slice + 1) * kept], SCORES, |lowering, i| {
+                let y = lowering.y;
+                lowering.spread(none, y, i)
+            });
+            self.e.b.barrier();
+            self.store_slice(&parts.o, head, queries, channel, SCORES);
+        }
+    }
+
+    /// Stores the quantity of a row: the first thread of it in the block of the first channels does.
+    fn store_row(&mut self, store: &Store, point: &Point, (query, group): (Value, Value), value: Value) {
+        let zero = self.e.b.i64(0);
+        let sum = self.e.b.add(self.x, group);
+        let first = self.e.b.compare(Compare::Equal, sum, zero);
+        let limit = self.e.b.i64(self.shape.queries as i64);
+        let exists = self.e.b.compare(Compare::Less, query, limit);
+        let both = self.e.b.and(first, exists);
+        let open = self.e.b.begin_if(both, &[]);
+        let mut point = point.at(super::CHANNEL, zero);
+        point.set_accumulator(0, value);
+        self.e.store(&mut point, store);
+        self.e.b.begin_else(&[]);
+        self.e.b.end_if(open, &[]);
+    }
+}

@@ -1,0 +1,259 @@
+//! Attention backward on tensor cores. For the gradients of keys and values everything is transposed: rows are keys, so
+//! that weights and gradients of scores become left factors again.
+
+use super::{
+    BLOCK, COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, channels, is_vector, result_bytes,
+    tile_bytes,
+};
+use crate::{
+    cuda::{
+        DeviceStage,
+        attention::{
+            CHANNEL, Channels, Operands, POSITION, VARS,
+            backward::{delta, row_index},
+            row_view,
+        },
+        entry, nest,
+    },
+    emit::{
+        builder::{Builder, Value},
+        point::Point,
+    },
+    ir::{AttentionBackward, ExprId, Kernel, Store, View},
+};
+
+struct Parts {
+    q: Source,
+    k: Source,
+    v: Source,
+    d_o: Source,
+    lse: ExprId,
+    delta: ExprId,
+    d_q: Store,
+    d_k: Store,
+    d_v: Store,
+}
+
+/// Lowers verified attention backward whose factors are bf16.
+pub(in crate::cuda::attention) fn lower(
+    b: &mut Builder,
+    kernel: &Kernel,
+    attention: &AttentionBackward,
+    name: &str,
+) -> Vec<DeviceStage> {
+    let shape = attention.shape;
+    let mut operands = Operands::new();
+    let parts = parts(&mut operands, kernel, attention);
+    let mut stages = vec![nest::lower_stage(b, &kernel.buffers, &delta(attention), format!("{name}_0"))];
+    let groups = channels(&shape).div_ceil(MOST_KEPT);
+    let of_queries = shape.batch * shape.heads * shape.queries.div_ceil(TILE);
+    let of_keys = shape.batch * shape.kv_heads * shape.keys.div_ceil(TILE);
+    let shared_bytes = (4 * tile_bytes(&shape)).max(result_bytes(kept(channels(&shape)))) as u32;
+    for (number, blocks) in [(1, of_queries * groups), (2, of_keys * groups)] {
+        let symbol = format!("{name}_{number}");
+        entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
+            let channels = Channels::new(shape.channels, 1);
+            let mut lowering = Lowering::new(b, (&operands, &kernel.buffers), (pointers, instance), shape, channels);
+            if number == 1 { lowering.tensor_query_gradients(&parts) } else { lowering.tensor_key_gradients(&parts) }
+        });
+        stages.push(DeviceStage { symbol, blocks, threads: THREADS as u32, shared_bytes });
+    }
+    stages
+}
+
+fn kept(channels: u64) -> u64 {
+    channels.min(MOST_KEPT)
+}
+
+fn parts(operands: &mut Operands, kernel: &Kernel, attention: &AttentionBackward) -> Parts {
+    let mut source = |view: &View| {
+        let by_vectors = is_vector(view, &kernel.buffers, &attention.shape);
+        Source { load: operands.load(view), by_vectors }
+    };
+    let [q, k, v, d_o] = [&attention.q, &attention.k, &attention.v, &attention.d_o].map(&mut source);
+    Parts {
+        q,
+        k,
+        v,
+        d_o,
+        lse: operands.load(&row_view(&attention.lse)),
+        delta: operands.exprs.load(attention.delta, row_index(attention)),
+        d_q: operands.store(&attention.d_q),
+        d_k: operands.store(&attention.d_k),
+        d_v: operands.store(&attention.d_v),
+    }
+}
+
+/// Where the four tiles lie in shared memory.
+struct Tiles {
+    q: u64,
+    d_o: u64,
+    k: u64,
+    v: u64,
+}
+
+impl Lowering<'_> {
+    fn tiles(&self) -> Tiles {
+        let [q, d_o, k, v] = [0, 1, 2, 3].map(|place| place * tile_bytes(&self.shape));
+        Tiles { q, d_o, k, v }
+    }
+
+    /// The group of channels that is this block's: the first of them, known at run time, and what is left of the block.
+    fn channel_group(&mut self) -> (Value, Value) {
+        let block = self.e.b.block();
+        self.e.b.split(block, channels(&self.shape).div_ceil(MOST_KEPT))
+    }
+
+    /// Emits for the block's group of channels; the body is given the first channel.
+    fn for_group(
+        &mut self,
+        group: Value,
+        sums: Vec<Value>,
+        mut emit: impl FnMut(&mut Self, u64, Vec<Value>) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let groups = channels(&self.shape).div_ceil(MOST_KEPT);
+        if groups == 1 {
+            return emit(self, 0, sums);
+        }
+        let zero = self.e.b.i64(0);
+        let first = self.e.b.compare(crate::emit::builder::Compare::Equal, group, zero);
+        let types: Vec<_> = sums.iter().map(|sum| sum.ty).collect();
+        let open = self.e.b.begin_if(first, &types);
+        let of_first = emit(self, 0, sums.clone());
+        self.e.b.begin_else(&of_first);
+        let of_second = emit(self, MOST_KEPT, sums);
+        self.e.b.end_if(open, &of_second)
+    }
+
+    fn tensor_query_gradients(&mut self, parts: &Parts) {
+        let (shape, tiles) = (self.shape, self.tiles());
+        let (group, rest) = self.channel_group();
+        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
+        let (head, batch) = self.e.b.split(rest, shape.heads);
+        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
+        let of_queries = Point::new(VARS, 1).at(0, batch).at(1, head);
+        let of_keys = Point::new(VARS, 1).at(0, batch).at(1, key_head);
+        let queries = Rows { first: self.e.b.times(tile, TILE), limit: shape.queries };
+        self.load_tile(parts.q, &of_queries, queries, tiles.q);
+        self.load_tile(parts.d_o, &of_queries, queries, tiles.d_o);
+        let (low, high) = self.key_tiles(queries.first);
+        let sums = self.no_sums(kept(channels(&shape)) / COLUMNS).concat();
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &sums);
+        let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
+        self.e.b.barrier();
+        self.load_tile(parts.k, &of_keys, keys, tiles.k);
+        self.load_tile(parts.v, &of_keys, keys, tiles.v);
+        self.e.b.barrier();
+        let scores = self.tensor_scores(tiles.q, tiles.k);
+        let d_weights = self.tensor_scores(tiles.d_o, tiles.v);
+        let (_, d_scores) = self.tensor_gradients(parts, &of_queries, (queries, keys), (scores, d_weights), false);
+        let sums = self.for_group(group, open.carried.clone(), |lowering, channel, sums| {
+            lowering.tensor_weigh(&d_scores, tiles.k, channel, grouped(&sums)).concat()
+        });
+        let sums = self.e.b.end_loop(open, &sums);
+        let channel = self.e.b.times(group, MOST_KEPT);
+        self.store_tile(&parts.d_q, &of_queries, queries, channel, &grouped(&sums));
+    }
+
+    fn tensor_key_gradients(&mut self, parts: &Parts) {
+        let (shape, tiles) = (self.shape, self.tiles());
+        let (group, rest) = self.channel_group();
+        let (tile, rest) = self.e.b.split(rest, shape.keys.div_ceil(TILE));
+        let (key_head, batch) = self.e.b.split(rest, shape.kv_heads);
+        let of_keys = Point::new(VARS, 1).at(0, batch).at(1, key_head);
+        let keys = Rows { first: self.e.b.times(tile, TILE), limit: shape.keys };
+        self.load_tile(parts.k, &of_keys, keys, tiles.k);
+        self.load_tile(parts.v, &of_keys, keys, tiles.v);
+        let (low, high) = self.query_tiles(keys.first);
+        let per_group = shape.heads / shape.kv_heads;
+        let count = kept(channels(&shape)) / COLUMNS;
+        let sums = self.no_sums(2 * count).concat();
+        let members = self.e.b.begin_count(per_group, &sums);
+        let first = self.e.b.times(key_head, per_group);
+        let head = self.e.b.add(first, members.counter);
+        let of_queries = Point::new(VARS, 1).at(0, batch).at(1, head);
+        let one = self.e.b.i64(1);
+        let open = self.e.b.begin_loop((low, high, one), &members.carried);
+        let queries = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.queries };
+        self.e.b.barrier();
+        self.load_tile(parts.q, &of_queries, queries, tiles.q);
+        self.load_tile(parts.d_o, &of_queries, queries, tiles.d_o);
+        self.e.b.barrier();
+        let scores = self.tensor_scores(tiles.k, tiles.q);
+        let d_weights = self.tensor_scores(tiles.v, tiles.d_o);
+        let (weights, d_scores) = self.tensor_gradients(parts, &of_queries, (queries, keys), (scores, d_weights), true);
+        let next = self.for_group(group, open.carried.clone(), |lowering, channel, sums| {
+            let (d_v, d_k) = sums.split_at(4 * count as usize);
+            let d_v = lowering.tensor_weigh(&weights, tiles.d_o, channel, grouped(d_v));
+            let d_k = lowering.tensor_weigh(&d_scores, tiles.q, channel, grouped(d_k));
+            [d_v.concat(), d_k.concat()].concat()
+        });
+        let after = self.e.b.end_loop(open, &next);
+        let sums = self.e.b.end_loop(members, &after);
+        let channel = self.e.b.times(group, MOST_KEPT);
+        let (d_v, d_k) = sums.split_at(4 * count as usize);
+        for (store, sums) in [(&parts.d_v, d_v), (&parts.d_k, d_k)] {
+            self.store_tile(store, &of_keys, keys, channel, &grouped(sums));
+        }
+    }
+
+    /// Weights `p = e^(scale · s - lse)` and gradients of scores `p (dp - delta) scale`, 0 where masked. Rows are queries,
+    /// or keys if `transposed`.
+    fn tensor_gradients(
+        &mut self,
+        parts: &Parts,
+        of_queries: &Point,
+        (queries, keys): (Rows, Rows),
+        (scores, d_weights): (Sums, Sums),
+        transposed: bool,
+    ) -> (Sums, Sums) {
+        let scale = self.e.b.float(1, f32::from_bits(self.shape.scale_bits));
+        let own = self.own_row();
+        let (mut weights, mut d_scores) = (scores.clone(), scores.clone());
+        // Along which of the thread's places the query changes: rows, or columns if transposed.
+        let mut known: Vec<Option<(Value, Value, Value)>> = vec![None; 2 * scores.len()];
+        for (j, score) in scores.iter().enumerate() {
+            for place in 0..4usize {
+                let (half, lane) = (place / 2, place % 2);
+                let row = self.e.b.plus(own, 8 * half as u64);
+                let column = self.own_column(j as u64);
+                let column = self.e.b.plus(column, lane as u64);
+                let (query, key) = if transposed { (column, row) } else { (row, column) };
+                let key = self.e.b.add(keys.first, key);
+                let slot = if transposed { 2 * j + lane } else { half };
+                let (query, lse, delta) = match known[slot] {
+                    Some(known) => known,
+                    None => {
+                        let query = self.e.b.add(queries.first, query);
+                        let (lse, delta) = self.of_query(parts, of_queries, query);
+                        *known[slot].insert((query, lse, delta))
+                    }
+                };
+                let visible = self.visible(query, key);
+                let scaled = self.e.b.mul(score[place], scale);
+                let shifted = self.e.b.sub(scaled, lse);
+                let power = self.e.b.exp(shifted);
+                let weight = self.masked(visible, power, 0.0);
+                let centred = self.e.b.sub(d_weights[j][place], delta);
+                let d_score = self.e.b.mul(weight, centred);
+                let d_score = self.e.b.mul(d_score, scale);
+                weights[j][place] = weight;
+                d_scores[j][place] = self.masked(visible, d_score, 0.0);
+            }
+        }
+        (weights, d_scores)
+    }
+
+    /// Log-sum-exp and row sum of a query; of the last one where it does not exist.
+    fn of_query(&mut self, parts: &Parts, head: &Point, query: Value) -> (Value, Value) {
+        let (last, zero) = (self.e.b.i64(self.shape.queries as i64 - 1), self.e.b.i64(0));
+        let existing = self.e.b.min_signed(query, last);
+        let mut point = head.at(POSITION, existing).at(CHANNEL, zero);
+        (self.e.evaluate(&mut point, parts.lse), self.e.evaluate(&mut point, parts.delta))
+    }
+}
+
+fn grouped(flat: &[Value]) -> Sums {
+    flat.chunks(4).map(|sum| [sum[0], sum[1], sum[2], sum[3]]).collect()
+}

@@ -1,0 +1,108 @@
+//! The second target: kernels as PTX for NVIDIA devices.
+//!
+//! The kernel description is the one that the processor's lowering takes, and expressions go through the same
+//! [`crate::emit`]: a thread is a lane. What differs is how work is spread. A stage is one launch of a grid of thread
+//! blocks; its entry takes the address of each buffer and the number of the instance. Nothing is linked: no device
+//! library, no toolkit; NVIDIA's driver translates the PTX when it is loaded.
+
+mod attention;
+mod gemm;
+mod matrix;
+mod nest;
+mod simt;
+
+use crate::{
+    codegen::{self, CodegenError},
+    emit::{
+        builder::{Block, Builder, Type, Value},
+        point::Point,
+    },
+    ir::{Body, Kernel, Precision},
+};
+use trainc_runtime::artifact::{BlockSpec, Isa, StageSpec};
+
+/// One launch of a kernel.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceStage {
+    pub symbol: String,
+    pub blocks: u64,
+    pub threads: u32,
+    pub shared_bytes: u32,
+}
+
+impl DeviceStage {
+    pub fn spec(self) -> StageSpec {
+        let block = BlockSpec { threads: self.threads, shared_bytes: self.shared_bytes };
+        StageSpec { symbol: self.symbol, tiles: self.blocks, block: Some(block) }
+    }
+}
+
+/// Bytes of workspace that a kernel needs on a device.
+pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
+    match &kernel.body {
+        Body::Nest(nest) => crate::nest::workspace_bytes(kernel, nest),
+        Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => 0,
+    }
+}
+
+/// Whether a kernel multiplies matrices on tensor cores.
+pub fn uses_tensor_cores(kernel: &Kernel) -> bool {
+    match &kernel.body {
+        Body::Nest(_) => false,
+        Body::Gemm(product) => product.precision == Precision::Bf16,
+        Body::Attention(attention) => attention::tensor::takes(&attention.shape),
+        Body::AttentionBackward(attention) => attention::tensor::takes(&attention.shape),
+    }
+}
+
+/// The MLIR of kernels, which have numbers that their symbols begin with.
+pub(crate) fn lower<'a>(kernels: impl IntoIterator<Item = (usize, &'a Kernel)>) -> (String, Vec<Vec<DeviceStage>>) {
+    let mut b = Builder::default();
+    b.declare_shared();
+    let stages = kernels.into_iter().map(|(number, kernel)| {
+        let name = format!("k{number}");
+        match &kernel.body {
+            Body::Nest(nest) => nest::lower(&mut b, kernel, nest, &name),
+            Body::Gemm(product) => gemm::lower(&mut b, kernel, product, &name),
+            Body::Attention(forward) => attention::lower_forward(&mut b, kernel, forward, &name),
+            Body::AttentionBackward(backward) => attention::lower_backward(&mut b, kernel, backward, &name),
+        }
+    });
+    let stages = stages.collect();
+    (b.finish(), stages)
+}
+
+/// The PTX of a module of [`lower`].
+///
+/// # Errors
+/// [`CodegenError::Llvm`] too if the PTX needs a function that it does not define.
+pub(crate) fn ptx(text: &str, isa: Isa) -> Result<String, CodegenError> {
+    let ptx = codegen::assembly(text, isa)?;
+    match ptx.lines().find(|line| line.contains(".extern .func")) {
+        Some(line) => Err(CodegenError::Llvm(format!("the PTX has an unresolved reference: {}", line.trim()))),
+        None => Ok(ptx),
+    }
+}
+
+/// Emits an entry; the body gets the addresses of the buffers and the instance (i64).
+fn entry(
+    b: &mut Builder,
+    symbol: &str,
+    block: Block,
+    buffers: usize,
+    emit: impl FnOnce(&mut Builder, Vec<Value>, Value),
+) {
+    let types = [vec![Type::POINTER; buffers], vec![Type::I64]].concat();
+    b.kernel(symbol, block, &types, |b, values| emit(b, values[..buffers].to_vec(), values[buffers]));
+}
+
+/// The point with the variables of some dims, numbered from `first`, fixed by the flattened position.
+fn decode(b: &mut Builder, point: &Point, first: u32, dims: &[u64], position: Value) -> Point {
+    let (mut point, mut rest) = (point.clone(), position);
+    for (axis, &dim) in dims.iter().enumerate().rev() {
+        let (place, outer) = if axis == 0 { (rest, rest) } else { b.split(rest, dim) };
+        point = point.at(first + axis as u32, place);
+        rest = outer;
+    }
+    point
+}

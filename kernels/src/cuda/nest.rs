@@ -1,0 +1,450 @@
+//! Lowering of [`Nest`]s to thread blocks.
+//!
+//! A parallel iteration belongs to a team of threads: one thread where iterations are many or ordered, part of a warp, a
+//! warp or a block where neighbouring threads can read neighbouring elements of the inner loops, or a column of threads
+//! where neighbouring iterations do. The members of a team share the inner iterations and combine what they have reduced
+//! in a fixed order.
+
+use super::{
+    DeviceStage,
+    simt::{WARP, guarded},
+};
+use crate::{
+    emit::{
+        builder::{Block, Builder, Compare, Type, Value},
+        point::{Emitter, Point},
+    },
+    ir::{Buffer, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Store, Sweep},
+    nest::{choose_vector, merged, roots, split},
+};
+
+/// Threads of a block where nothing speaks for another number.
+const THREADS: u64 = 256;
+/// Parallel iterations that fill a device without sharing their inner loops.
+const PLENTY: u64 = 1 << 17;
+/// Threads wanted for a scatter.
+const SCATTER_THREADS: u64 = 1 << 15;
+/// Parts that a scatter is divided into at most.
+const MAX_PARTS: u64 = 64;
+
+/// Lowers a verified nest.
+pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -> Vec<DeviceStage> {
+    let nest = merged(nest);
+    match split::split(kernel, &nest) {
+        None => vec![lower_stage(b, &kernel.buffers, &nest, format!("{name}_0"))],
+        Some(split) => [split.first, split.second]
+            .iter()
+            .enumerate()
+            .map(|(stage, nest)| lower_stage(b, &split.buffers, nest, format!("{name}_{stage}")))
+            .collect(),
+    }
+}
+
+/// Lowers one nest to one launch.
+pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
+    let plan = Plan::new(nest);
+    let threads = (plan.team * plan.teams) as u32;
+    // The long bodies of columns may have all registers that a block can.
+    let together = plan.interleaved.then_some(1);
+    super::entry(b, &symbol, Block { threads, together }, buffers.len(), |b, pointers, instance| {
+        let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
+        let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
+        Lowering { e, nest, plan: &plan, ordered: updates && nest.sweeps.len() > 1 }.block();
+    });
+    DeviceStage { symbol, blocks: plan.blocks(), threads, shared_bytes: plan.shared_bytes() as u32 }
+}
+
+/// How parallel iterations are spread over threads.
+#[derive(Clone, Debug)]
+struct Plan {
+    /// The parallel loop whose iterations are neighbours.
+    column: Option<u32>,
+    /// Threads of a team.
+    team: u64,
+    /// Teams of a block.
+    teams: u64,
+    /// Neighbouring threads belong to different teams.
+    interleaved: bool,
+    /// Iterations of the parallel loops.
+    iterations: u64,
+    /// Teams that share one iteration's scatter, each adding to the elements of one residue class.
+    parts: u64,
+}
+
+impl Plan {
+    fn new(nest: &Nest) -> Plan {
+        let iterations: u64 = nest.parallel.iter().product();
+        let inner: u64 = nest.inner.iter().product();
+        let parallel = nest.parallel.len() as u32;
+        let vector = choose_vector(nest, WARP);
+        let column = vector.filter(|&var| var < parallel).or(parallel.checked_sub(1));
+        let plan = Plan { column, team: 1, teams: THREADS, interleaved: false, iterations, parts: 1 };
+        if nest.inner.is_empty() {
+            return plan;
+        }
+        if is_ordered(nest) {
+            let wanted = (SCATTER_THREADS / iterations).clamp(1, MAX_PARTS);
+            let parts = if scatter_key(nest).is_some() { 1 << wanted.ilog2() } else { 1 };
+            return Plan { teams: iterations.next_power_of_two().clamp(32, THREADS), parts, ..plan };
+        }
+        if vector.is_some_and(|var| var >= parallel) {
+            let team = match inner {
+                0..=128 => inner.next_power_of_two().min(WARP.into()),
+                129..=1024 => WARP.into(),
+                1025..=16384 => THREADS,
+                _ => 2 * THREADS,
+            };
+            return Plan { team, teams: (THREADS / team).max(1), ..plan };
+        }
+        if iterations >= PLENTY || inner <= 16 {
+            return plan;
+        }
+        // 512 threads, so that each may have 128 registers.
+        let team = (inner / 16).next_power_of_two().clamp(4, 16);
+        Plan { team, teams: WARP.into(), interleaved: true, ..plan }
+    }
+
+    fn units(&self) -> u64 {
+        self.iterations * self.parts
+    }
+
+    fn blocks(&self) -> u64 {
+        self.units().div_ceil(self.teams)
+    }
+
+    /// Partial results of a team that go through shared memory.
+    fn slots(&self) -> u64 {
+        match (self.interleaved, self.team) {
+            (true, team) => team * self.teams,
+            (false, team) if team > WARP.into() => team / u64::from(WARP),
+            _ => 0,
+        }
+    }
+
+    fn shared_bytes(&self) -> u64 {
+        // Value and position.
+        2 * 4 * self.slots()
+    }
+}
+
+/// Whether inner iterations add to elements that others add to, so that their order counts.
+fn is_ordered(nest: &Nest) -> bool {
+    nest.sweeps.iter().any(|sweep| !sweep.once && sweep.stores.iter().any(|store| store.accumulate))
+}
+
+/// The gathered value by which a pure scatter can be divided: stores of iterations where it differs never meet.
+fn scatter_key(nest: &Nest) -> Option<ExprId> {
+    let [Sweep { once: false, reductions, stores }] = &nest.sweeps[..] else { return None };
+    let [store] = &stores[..] else { return None };
+    let extents = [&nest.parallel[..], &nest.inner].concat();
+    let [key] = store.index.values()[..] else { return None };
+    let rest = store.index.without_values();
+    let zeros = vec![0; extents.len()];
+    let at = |value: i64| store.index.evaluate(&zeros, &mut |_| value);
+    let (low, high) = rest.range(&extents);
+    let apart = rest.values().is_empty() && low >= 0 && high < at(1) - at(0);
+    (apart && reductions.is_empty() && store.accumulate && !reads_target(&nest.exprs, store)).then_some(key)
+}
+
+fn reads_target(exprs: &Exprs, store: &Store) -> bool {
+    let loads = exprs.reachable(&[store.value]);
+    loads.iter().any(|&id| matches!(exprs.get(id), Expr::Load { buffer, .. } if *buffer == store.buffer))
+}
+
+/// The running value of a reduction: the value, or value and position.
+type Accumulator = Vec<Value>;
+
+struct Lowering<'a> {
+    e: Emitter<'a>,
+    nest: &'a Nest,
+    plan: &'a Plan,
+    /// Later sweeps may load what earlier ones stored.
+    ordered: bool,
+}
+
+/// Who a thread is.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Number in the team.
+    number: Value,
+    /// Number of the team in the block.
+    team: Value,
+    /// Whether the team has an iteration; `None` if all have.
+    active: Option<Value>,
+    /// Which residue class of a scatter is this team's.
+    part: Option<Value>,
+}
+
+impl Lowering<'_> {
+    fn block(&mut self) {
+        let plan = self.plan;
+        let b = &mut *self.e.b;
+        let (thread, block) = (b.thread(), b.block());
+        let (number, team) = match (plan.team, plan.interleaved) {
+            (1, _) => (b.i64(0), thread),
+            (_, true) => {
+                let (team, number) = b.split(thread, plan.teams);
+                (number, team)
+            }
+            (_, false) if plan.teams == 1 => (thread, b.i64(0)),
+            (team, false) => b.split(thread, team),
+        };
+        let first = b.times(block, plan.teams);
+        let unit = b.add(first, team);
+        let full = plan.units().is_multiple_of(plan.teams);
+        let limit = b.i64(plan.units() as i64);
+        let active = if full { None } else { Some(b.compare(Compare::Less, unit, limit)) };
+        if plan.team == 1 {
+            let open = active.map(|active| self.e.b.begin_if(active, &[]));
+            self.unit(unit, Member { number, team, active: None, part: None });
+            if let Some(open) = open {
+                self.e.b.begin_else(&[]);
+                self.e.b.end_if(open, &[]);
+            }
+            return;
+        }
+        // All threads of a block meet at its barriers: those without an iteration repeat the last one and store nothing.
+        let last = self.e.b.i64(plan.units() as i64 - 1);
+        let unit = if full { unit } else { self.e.b.min_signed(unit, last) };
+        self.unit(unit, Member { number, team, active, part: None });
+    }
+
+    fn unit(&mut self, unit: Value, mut member: Member) {
+        let accumulators = self.nest.sweeps.iter().map(|sweep| sweep.reductions.len()).sum();
+        let mut point = Point::new(self.nest.parallel.len() + self.nest.inner.len(), accumulators);
+        let mut rest = unit;
+        if self.plan.parts > 1 {
+            let (iteration, part) = self.e.b.split(unit, self.plan.iterations);
+            (rest, member.part) = (iteration, Some(part));
+        }
+        let others = (0..self.nest.parallel.len() as u32).rev().filter(|&var| Some(var) != self.plan.column);
+        let order: Vec<u32> = self.plan.column.into_iter().chain(others).collect();
+        for (place, &var) in order.iter().enumerate() {
+            let extent = self.nest.parallel[var as usize];
+            let (at, outer) = if place + 1 == order.len() { (rest, rest) } else { self.e.b.split(rest, extent) };
+            point = point.at(var, at);
+            rest = outer;
+        }
+        let all: Vec<ExprId> = self.nest.sweeps.iter().flat_map(roots).collect();
+        self.e.hoist(&mut point, &all);
+        self.sweeps(point, member);
+    }
+
+    fn sweeps(&mut self, mut point: Point, member: Member) {
+        let mut first = 0;
+        for (number, sweep) in self.nest.sweeps.iter().enumerate() {
+            let once = sweep.once || self.nest.inner.is_empty();
+            let values = if once {
+                self.evaluate_once(sweep, &mut point, member)
+            } else {
+                self.over_inner(sweep, &point, member)
+            };
+            values.into_iter().enumerate().for_each(|(place, value)| point.set_accumulator(first + place, value));
+            first += sweep.reductions.len();
+            if self.ordered && number + 1 < self.nest.sweeps.len() {
+                self.wait();
+            }
+        }
+    }
+
+    /// Waits for the team.
+    fn wait(&mut self) {
+        match self.plan.team {
+            1 => {}
+            team if team <= u64::from(WARP) && !self.plan.interleaved => self.e.b.warp_barrier(),
+            _ => self.e.b.barrier(),
+        }
+    }
+
+    /// A sweep over a single iteration: every member has its values, one stores.
+    fn evaluate_once(&mut self, sweep: &Sweep, point: &mut Point, member: Member) -> Vec<Value> {
+        let values: Vec<Value> = sweep
+            .reductions
+            .iter()
+            .map(|reduction| match reduction.kind {
+                ReduceKind::ArgMax => self.e.b.int(1, 0),
+                ReduceKind::Sum | ReduceKind::Max => self.e.evaluate(point, reduction.value),
+            })
+            .collect();
+        if self.ordered {
+            self.wait();
+        }
+        let condition = self.storing(member, true);
+        self.store_all(sweep, &mut point.clone(), condition);
+        values
+    }
+
+    /// The condition under which a member stores; with `one`, only the first of a team does.
+    fn storing(&mut self, member: Member, one: bool) -> Option<Value> {
+        if !one || self.plan.team == 1 {
+            return member.active;
+        }
+        let zero = self.e.b.i64(0);
+        let first = self.e.b.compare(Compare::Equal, member.number, zero);
+        Some(member.active.map_or(first, |active| self.e.b.and(active, first)))
+    }
+
+    fn store_all(&mut self, sweep: &Sweep, point: &mut Point, condition: Option<Value>) {
+        if sweep.stores.is_empty() {
+            return;
+        }
+        let open = condition.map(|condition| self.e.b.begin_if(condition, &[]));
+        for root in sweep.stores.iter().flat_map(|store| std::iter::once(store.value).chain(store.index.values())) {
+            self.e.evaluate(point, root);
+        }
+        sweep.stores.iter().for_each(|store| self.e.store(point, store));
+        if let Some(open) = open {
+            self.e.b.begin_else(&[]);
+            self.e.b.end_if(open, &[]);
+        }
+    }
+
+    /// Runs a sweep over the inner domain; returns the accumulators, which all members have.
+    fn over_inner(&mut self, sweep: &Sweep, point: &Point, member: Member) -> Vec<Value> {
+        let state: Vec<Accumulator> = sweep.reductions.iter().map(|r| self.e.b.identity(r.kind, 1)).collect();
+        let flat = match self.plan.team {
+            1 => self.serial(0, sweep, point, member, state.concat()),
+            _ => self.strided(sweep, point, member, state.concat()),
+        };
+        let totals = regrouped(&state, &flat);
+        let finished = totals.into_iter().zip(&sweep.reductions).map(|(total, reduction)| {
+            let total = self.across_team(reduction.kind, total, member);
+            *total.last().expect("an accumulator has a value")
+        });
+        finished.collect()
+    }
+
+    /// The inner loops from `dim` on, by one thread.
+    fn serial(&mut self, dim: usize, sweep: &Sweep, point: &Point, member: Member, state: Vec<Value>) -> Vec<Value> {
+        let mut point = point.clone();
+        if dim == self.nest.inner.len() {
+            return self.step(sweep, point, member, state);
+        }
+        self.e.hoist(&mut point, &roots(sweep));
+        let open = self.e.b.begin_count(self.nest.inner[dim], &state);
+        let at = point.at((self.nest.parallel.len() + dim) as u32, open.counter);
+        let next = self.serial(dim + 1, sweep, &at, member, open.carried.clone());
+        self.e.b.end_loop(open, &next)
+    }
+
+    /// Every so-many-th iteration of the flattened inner loops.
+    fn strided(&mut self, sweep: &Sweep, point: &Point, member: Member, state: Vec<Value>) -> Vec<Value> {
+        let total = self.nest.inner.iter().product::<u64>();
+        let bounds = (member.number, self.e.b.i64(total as i64), self.e.b.i64(self.plan.team as i64));
+        let open = self.e.b.begin_loop(bounds, &state);
+        let first = self.nest.parallel.len() as u32;
+        let point = super::decode(self.e.b, point, first, &self.nest.inner, open.counter);
+        let next = self.step(sweep, point, member, open.carried.clone());
+        self.e.b.end_loop(open, &next)
+    }
+
+    /// One inner iteration: values, reductions, stores.
+    fn step(&mut self, sweep: &Sweep, mut point: Point, member: Member, state: Vec<Value>) -> Vec<Value> {
+        if let Some(part) = member.part {
+            self.scatter_step(sweep, &mut point, part);
+            return state;
+        }
+        let shape: Vec<Accumulator> = sweep.reductions.iter().map(|r| self.e.b.identity(r.kind, 1)).collect();
+        let old = regrouped(&shape, &state);
+        let new = sweep.reductions.iter().zip(old).map(|(reduction, old)| {
+            let value = self.e.evaluate(&mut point, reduction.value);
+            self.accumulate(&mut point, reduction.kind, &old, value)
+        });
+        let new: Vec<Accumulator> = new.collect();
+        let condition = self.storing(member, false);
+        self.store_all(sweep, &mut point, condition);
+        new.concat()
+    }
+
+    /// Adds if the element belongs to this team's part.
+    fn scatter_step(&mut self, sweep: &Sweep, point: &mut Point, part: Value) {
+        let key = scatter_key(self.nest).expect("parts were planned by it");
+        let key = self.e.evaluate(point, key);
+        let key = self.e.b.extend_signed(key, crate::emit::builder::Elem::I64);
+        let parts = self.e.b.i64(self.plan.parts as i64);
+        let class = self.e.b.rem_unsigned(key, parts);
+        let mine = self.e.b.compare(Compare::Equal, class, part);
+        self.store_all(sweep, point, Some(mine));
+    }
+
+    fn accumulate(&mut self, point: &mut Point, kind: ReduceKind, old: &Accumulator, value: Value) -> Accumulator {
+        let new = match kind {
+            ReduceKind::Sum => return vec![self.e.b.add(old[0], value)],
+            ReduceKind::Max => return vec![self.e.b.max(old[0], value)],
+            ReduceKind::ArgMax => {
+                let index = Index::row_major(self.nest.parallel.len() as u32, &self.nest.inner);
+                [value, self.e.position(point, &index)]
+            }
+        };
+        let better = self.e.b.compare(Compare::Greater, value, old[0]);
+        new.into_iter().zip(old).map(|(new, &old)| self.e.b.select(better, new, old)).collect()
+    }
+
+    /// Combines what the members of a team have reduced; every member gets the same bits.
+    fn across_team(&mut self, kind: ReduceKind, mut total: Accumulator, member: Member) -> Accumulator {
+        if self.plan.team == 1 {
+            return total;
+        }
+        if !self.plan.interleaved {
+            let mut distance = (self.plan.team as u32).min(WARP) / 2;
+            while distance > 0 {
+                let other: Accumulator = total.iter().map(|&value| self.e.b.shuffle_xor(value, distance)).collect();
+                total = self.e.b.combine(kind, &total, &other);
+                distance /= 2;
+            }
+            if self.plan.team <= u64::from(WARP) {
+                return total;
+            }
+        }
+        self.through_shared(kind, &total, member)
+    }
+
+    /// Partial results go through shared memory; every member combines them in the order of their slots.
+    fn through_shared(&mut self, kind: ReduceKind, partial: &Accumulator, member: Member) -> Accumulator {
+        let (slots, stride) = (self.plan.slots(), if self.plan.interleaved { self.plan.teams } else { 1 });
+        let b = &mut *self.e.b;
+        let (slot, writer) = match self.plan.interleaved {
+            true => (b.thread(), None),
+            false => {
+                let (lane, warp) = b.split(member.number, WARP.into());
+                let zero = b.i64(0);
+                (warp, Some(b.compare(Compare::Equal, lane, zero)))
+            }
+        };
+        b.barrier();
+        guarded(b, writer, |b| {
+            for (part, &value) in partial.iter().enumerate() {
+                let base = b.shared(part as u64 * slots);
+                let address = b.float_at(base, slot);
+                b.store(value, address);
+            }
+        });
+        b.barrier();
+        let first = if self.plan.interleaved { member.team } else { b.i64(0) };
+        let load = |b: &mut Builder, number: u64| -> Accumulator {
+            let slot = b.plus(first, number * stride);
+            let parts = partial.iter().enumerate().map(|(part, value)| {
+                let base = b.shared(part as u64 * slots);
+                let address = b.float_at(base, slot);
+                b.load(address, Type::scalar(value.ty.elem), false)
+            });
+            parts.collect()
+        };
+        let total = load(b, 0);
+        (1..slots / stride).fold(total, |total, number| {
+            let next = load(b, number);
+            b.combine(kind, &total, &next)
+        })
+    }
+}
+
+/// Flat values as accumulators of the given shape.
+fn regrouped(shape: &[Accumulator], flat: &[Value]) -> Vec<Accumulator> {
+    let mut rest = flat;
+    let groups = shape.iter().map(|old| {
+        let (head, tail) = rest.split_at(old.len());
+        rest = tail;
+        head.to_vec()
+    });
+    groups.collect()
+}

@@ -1,0 +1,238 @@
+//! A block's shared memory, with a happens-before race detector.
+//!
+//! Every warp has a vector clock; barriers join them (Lamport 1978; Mattern 1989). Each granule of memory remembers its last
+//! write and its reads since, as FastTrack does (Flanagan and Freund, PLDI 2009). Lanes of one warp are ordered by
+//! `bar.warp.sync` and block barriers only, as in the PTX memory model.
+
+use super::AccessError;
+
+/// Most warps of a block.
+pub const MAX_WARPS: usize = 32;
+/// Stands for more than one lane.
+const SEVERAL: u8 = 255;
+/// Stands for more than one warp; the readers' clocks are in a table.
+const MANY_WARPS: u8 = 255;
+
+/// Who accessed a granule, and when by that warp's clock.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stamp {
+    clock: u32,
+    warp: u8,
+    lane: u8,
+    atomic: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    write: Stamp,
+    read: Stamp,
+    /// Target of an asynchronous copy that was not waited for.
+    pending: bool,
+}
+
+/// What an access does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Access {
+    Read,
+    Write,
+    Atomic,
+}
+
+/// A lane of a warp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// Warp in the block.
+    pub warp: u8,
+    /// Lane in the warp.
+    pub lane: u8,
+}
+
+/// Shared memory of the block in progress; its shadow is reused from block to block.
+#[derive(Debug)]
+pub struct SharedMemory {
+    data: Vec<u8>,
+    cells: Vec<Cell>,
+    granule_shift: u32,
+    /// Clock at which the block started: older stamps belong to earlier blocks.
+    start: u32,
+    latest: u32,
+    clocks: Box<[[u32; MAX_WARPS]; MAX_WARPS]>,
+    readers: Vec<[u32; MAX_WARPS]>,
+}
+
+impl SharedMemory {
+    /// Memory of `bytes`, checked in units of `granule` bytes (a power of two).
+    pub fn new(bytes: usize, granule: usize) -> SharedMemory {
+        let granule_shift = granule.trailing_zeros();
+        SharedMemory {
+            data: vec![0; bytes],
+            cells: vec![Cell::default(); bytes.div_ceil(granule)],
+            granule_shift,
+            start: 0,
+            latest: 0,
+            clocks: Box::new([[0; MAX_WARPS]; MAX_WARPS]),
+            readers: Vec::new(),
+        }
+    }
+
+    /// Forgets everything for the next block.
+    pub fn begin_block(&mut self) {
+        self.start = self.latest.max(self.start + self.readers.len() as u32) + 2;
+        self.latest = self.start;
+        self.readers.clear();
+        for (warp, clocks) in self.clocks.iter_mut().enumerate() {
+            clocks.fill(self.start - 1);
+            clocks[warp] = self.start;
+        }
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.data.len()
+    }
+
+    /// What a warp knows of all clocks: what a barrier collects.
+    pub fn knowledge(&self, warp: usize) -> [u32; MAX_WARPS] {
+        self.clocks[warp]
+    }
+
+    /// Later accesses of a warp are later than everything it did so far.
+    pub fn tick(&mut self, warp: usize) {
+        self.clocks[warp][warp] += 1;
+        self.latest = self.latest.max(self.clocks[warp][warp]);
+    }
+
+    /// A warp learns what others knew at a barrier.
+    pub fn learn(&mut self, warp: usize, knowledge: &[u32; MAX_WARPS]) {
+        for (known, new) in self.clocks[warp].iter_mut().zip(knowledge) {
+            *known = (*known).max(*new);
+        }
+    }
+
+    fn happened_before(&self, stamp: Stamp, who: Lane) -> bool {
+        if stamp.clock < self.start {
+            return true;
+        }
+        if stamp.warp == MANY_WARPS {
+            let own = self.clocks[who.warp as usize];
+            let clocks = &self.readers[stamp.clock as usize - self.start as usize];
+            return (0..MAX_WARPS).all(|warp| clocks[warp] < own[warp] + u32::from(warp != who.warp as usize));
+        }
+        let known = self.clocks[who.warp as usize][stamp.warp as usize];
+        if stamp.warp == who.warp { stamp.lane == who.lane || stamp.clock < known } else { stamp.clock <= known }
+    }
+
+    fn range(&self, offset: u64, bytes: usize) -> Result<usize, AccessError> {
+        if offset.saturating_add(bytes as u64) <= self.data.len() as u64 {
+            return Ok(offset as usize);
+        }
+        let size = self.data.len();
+        Err(AccessError::OutOfBounds(format!("offset {offset} of shared memory ({size} bytes)")))
+    }
+
+    /// Checks an access and remembers it; the offset is known to be aligned.
+    pub fn access(&mut self, offset: u64, bytes: usize, who: Lane, access: Access) -> Result<&mut [u8], AccessError> {
+        let start = self.range(offset, bytes)?;
+        let now = self.clocks[who.warp as usize][who.warp as usize];
+        let first = start >> self.granule_shift;
+        let last = (start + bytes - 1) >> self.granule_shift;
+        let mut problem = None;
+        for index in first..=last {
+            problem = problem.or(self.touch(index, who, now, access).err());
+        }
+        match problem {
+            Some(problem) => Err(problem),
+            None => Ok(&mut self.data[start..start + bytes]),
+        }
+    }
+
+    #[inline]
+    fn touch(&mut self, index: usize, who: Lane, now: u32, access: Access) -> Result<(), AccessError> {
+        let cell = self.cells[index];
+        let checked = self.check(index, cell, who, access);
+        let stamp = Stamp { clock: now, warp: who.warp, lane: who.lane, atomic: access == Access::Atomic };
+        if access == Access::Read {
+            self.note_read(index, stamp);
+        } else {
+            self.cells[index].write = stamp;
+        }
+        checked
+    }
+
+    #[inline]
+    fn check(&self, index: usize, cell: Cell, who: Lane, access: Access) -> Result<(), AccessError> {
+        if cell.pending && cell.write.clock >= self.start {
+            return Err(AccessError::PendingCopy(self.describe(index, cell.write, "copied to asynchronously")));
+        }
+        if access != Access::Write && cell.write.clock < self.start {
+            let offset = index << self.granule_shift;
+            let message = format!("byte {offset} of shared memory was never written in this block");
+            return Err(AccessError::Uninitialised(message));
+        }
+        let both_atomic = access == Access::Atomic && cell.write.atomic;
+        if !both_atomic && !self.happened_before(cell.write, who) {
+            return Err(AccessError::Race(self.describe(index, cell.write, "written")));
+        }
+        if access != Access::Read && !self.happened_before(cell.read, who) {
+            return Err(AccessError::Race(self.describe(index, cell.read, "read")));
+        }
+        Ok(())
+    }
+
+    fn describe(&self, index: usize, stamp: Stamp, action: &str) -> String {
+        let offset = index << self.granule_shift;
+        let by = match (stamp.warp, stamp.lane) {
+            (MANY_WARPS, _) => "threads of several warps".to_owned(),
+            (warp, SEVERAL) => format!("several threads of warp {warp}"),
+            (warp, lane) => format!("thread {}", usize::from(warp) * 32 + usize::from(lane)),
+        };
+        format!("byte {offset} of shared memory was {action} by {by} and no barrier lies between")
+    }
+
+    fn note_read(&mut self, index: usize, stamp: Stamp) {
+        let old = self.cells[index].read;
+        let who = Lane { warp: stamp.warp, lane: stamp.lane };
+        self.cells[index].read = if old.warp == MANY_WARPS && old.clock >= self.start {
+            self.readers[(old.clock - self.start) as usize][who.warp as usize] = stamp.clock;
+            old
+        } else if old.warp == stamp.warp && old.clock == stamp.clock {
+            let lane = if old.lane == stamp.lane { stamp.lane } else { SEVERAL };
+            Stamp { lane, ..stamp }
+        } else if self.happened_before(old, who) {
+            stamp
+        } else {
+            let mut clocks = [0; MAX_WARPS];
+            clocks[old.warp as usize] = old.clock;
+            clocks[who.warp as usize] = stamp.clock;
+            self.readers.push(clocks);
+            let clock = self.start + (self.readers.len() - 1) as u32;
+            Stamp { clock, warp: MANY_WARPS, lane: SEVERAL, atomic: false }
+        };
+    }
+
+    /// An asynchronous copy was issued: its target must not be touched before it is waited for.
+    pub fn begin_copy(&mut self, offset: u64, bytes: usize, who: Lane) -> Result<(), AccessError> {
+        self.access(offset, bytes, who, Access::Write)?;
+        self.set_pending(offset as usize, bytes, true);
+        Ok(())
+    }
+
+    /// The copy arrives: from now on it is a write of the thread that waited.
+    pub fn finish_copy(&mut self, offset: u64, data: &[u8], who: Lane) {
+        let start = offset as usize;
+        self.set_pending(start, data.len(), false);
+        self.data[start..start + data.len()].copy_from_slice(data);
+        let clock = self.clocks[who.warp as usize][who.warp as usize];
+        let stamp = Stamp { clock, warp: who.warp, lane: who.lane, atomic: false };
+        for cell in &mut self.cells[start >> self.granule_shift..=(start + data.len() - 1) >> self.granule_shift] {
+            cell.write = stamp;
+        }
+    }
+
+    fn set_pending(&mut self, start: usize, bytes: usize, pending: bool) {
+        for cell in &mut self.cells[start >> self.granule_shift..=(start + bytes - 1) >> self.granule_shift] {
+            cell.pending = pending;
+        }
+    }
+}

@@ -20,6 +20,10 @@ impl Sources for Alone {
     fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
         Err(super::import_failed(span, path, "there is only one file here"))
     }
+
+    fn record_counter(&self) -> Box<super::CountRecords> {
+        Box::new(|_, _| Some(Ok(1_000)))
+    }
 }
 
 /// The program of a text, or what is wrong with it.
@@ -61,7 +65,9 @@ fn every_example_becomes_a_program() {
         for path in paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "train")) {
             let text = std::fs::read_to_string(&path).expect("readable");
             let program = checked(&text, &[]).unwrap_or_else(|found| panic!("{}\n{found}", path.display()));
-            assert!(program.warnings.is_empty(), "{}: {:?}", path.display(), program.warnings);
+            // Examples of private training are repeatable on purpose.
+            let unexpected: Vec<_> = program.warnings.iter().filter(|warning| warning.id != "W0752").collect();
+            assert!(unexpected.is_empty(), "{}: {unexpected:?}", path.display());
             found += 1;
         }
     }

@@ -232,7 +232,7 @@ impl Session {
     /// A private update with a batch that the embedder has drawn as the program says.
     pub(super) fn private_step_with(&mut self, batch: &Batch) -> Result<&Numbers> {
         self.check_private_step()?;
-        self.clear_sums();
+        self.clear_sums()?;
         self.private.as_mut().expect("a private program").passes.values_mut().fill(0.0);
         let counted = self.pass("step", Rows::Own(batch))?;
         self.finish_step(counted, counted)?;

@@ -120,6 +120,9 @@ impl Session {
         let found = extract::alternatives(egraph, machine, &region.source(), &region.roots(), class);
         let mut alternatives: Vec<Alternative> = found.iter().map(alternative).collect();
         alternatives.sort_by_key(|alternative| (alternative.cost, !alternative.chosen));
+        // Ways that differ in the order of labels alone read the same.
+        let mut seen = HashSet::new();
+        alternatives.retain(|alternative| seen.insert((alternative.form.clone(), alternative.cost)));
         if alternatives.len() > 1 { alternatives } else { Vec::new() }
     }
 

@@ -1,19 +1,21 @@
 //! Programs compiled in the test's own process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use trainc::{
-    check::{self, Sources},
+    check::{self, CountRecords, Sources},
     compile::{Compilation, Provenance},
     diagnostic::{self, Diagnostic},
     program::Program,
     source::{FileId, SourceMap, Span},
 };
-use trainc_runtime::{Options, Session, Values, artifact::Artifact};
+use trainc_runtime::{Options, Session, Values, artifact::Artifact, data::Data};
 
 /// Sources in memory: one program without imports besides the standard library.
 #[derive(Default)]
 pub struct MemorySources {
     map: SourceMap,
+    /// Where the program's data lie, if its records may be counted.
+    data: Option<PathBuf>,
 }
 
 impl Sources for MemorySources {
@@ -24,6 +26,14 @@ impl Sources for MemorySources {
     fn load(&mut self, path: &str, _from: FileId, span: Span) -> Result<FileId, Diagnostic> {
         Err(check::import_failed(span, path, "programs in memory import nothing"))
     }
+
+    fn record_counter(&self) -> Box<CountRecords> {
+        let base = self.data.clone();
+        Box::new(move |data, needs| {
+            let opened = Data::open(data, needs, base.as_deref()?);
+            Some(opened.map(|data| data.train_records()).map_err(|error| error.to_string()))
+        })
+    }
 }
 
 /// Checks a program text.
@@ -31,28 +41,44 @@ impl Sources for MemorySources {
 /// # Errors
 /// The rendered diagnostics, if it is wrong.
 pub fn check(name: &str, text: &str, set: &[(&str, &str)]) -> Result<Program, String> {
+    check_with_data(name, text, set, None)
+}
+
+/// Checks a program text whose data lie in a folder.
+fn check_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Result<Program, String> {
     let settings: Vec<(String, String)> = set.iter().map(|&(name, value)| (name.into(), value.into())).collect();
-    let mut sources = MemorySources::default();
+    let mut sources = MemorySources { data: data.map(Path::to_owned), ..MemorySources::default() };
     let root = sources.map.add(name, text);
     check::check(&mut sources, root, &settings).map_err(|found| diagnostic::render(&sources.map, &found, false))
 }
 
 /// Checks, rewrites and schedules a program text; panics with the rendered diagnostics if it is wrong.
 pub fn compile(name: &str, text: &str, set: &[(&str, &str)]) -> Compilation {
-    let program = check(name, text, set).unwrap_or_else(|found| panic!("{found}"));
+    compile_with_data(name, text, set, None)
+}
+
+fn compile_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Compilation {
+    let program = check_with_data(name, text, set, data).unwrap_or_else(|found| panic!("{found}"));
     Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// The artifact of a program text for this machine.
 pub fn artifact(name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
+    artifact_with_data(name, text, set, None)
+}
+
+fn artifact_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
     let isas = [trainc_kernels::host_isa()];
-    compile(name, text, set).artifact(&isas, &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+    compile_with_data(name, text, set, data)
+        .artifact(&isas, &provenance)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A session that runs a program text.
 pub fn session(name: &str, text: &str, set: &[(&str, &str)], options: &Options) -> Session {
-    Session::new(artifact(name, text, set), options).unwrap_or_else(|error| panic!("{name}: {error}"))
+    let artifact = artifact_with_data(name, text, set, options.base.as_deref());
+    Session::new(artifact, options).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// The elements of a tensor of real numbers.

@@ -348,7 +348,8 @@ impl Evaluator<'_> {
         let shape = self.shape(&tensor);
         let path = self.registry.place().path_of("draw");
         let stream = self.registry.stream(&path);
-        let node = self.add(Op::Random { generator: Generator::Philox, stream, shape, scope: self.scope }, &[], span)?;
+        let node =
+            self.add(Op::Random { generator: Generator::Philox, stream, shape, scope: self.scope }, &[], span)?;
         Ok(Value::Tensor(Tensor { node, axes: tensor.axes, position: false }))
     }
 

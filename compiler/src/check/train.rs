@@ -257,7 +257,8 @@ impl<'p> Evaluator<'p> {
                 },
                 _ => return self.malformed(clause, "expected a call, or `name = expression`"),
             };
-            let taken = ["loss", "grad_norm", "rate", "logits", "epsilon", "non_finite", "bad_rows"].contains(&name.text.as_str());
+            let taken = ["loss", "grad_norm", "rate", "logits", "epsilon", "non_finite", "bad_rows"]
+                .contains(&name.text.as_str());
             if taken || metrics.iter().any(|(other, _)| other.text == name.text) {
                 let error =
                     Diagnostic::error("E0709", name.span, format!("something else is reported as `{}`", name.text));

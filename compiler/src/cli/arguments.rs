@@ -119,6 +119,9 @@ pub struct Run {
     /// Train for this many steps instead of the program's horizon
     #[arg(long)]
     pub steps: Option<u32>,
+    /// Start from the parameters of another run (its newest checkpoint), or of a checkpoint
+    #[arg(long, value_name = "DIR")]
+    pub from: Option<PathBuf>,
     /// Replace what an earlier run left in the directory
     #[arg(long)]
     pub fresh: bool,

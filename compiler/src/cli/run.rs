@@ -12,7 +12,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use trainc_runtime::{Options, Outcome, RunDirectory, Session, artifact::Artifact, load_newest};
+use trainc_runtime::{
+    Options, Outcome, RunDirectory, Session, artifact::Artifact, checkpoint::Checkpoints, load_newest,
+};
 
 /// What a run leaves in its directory, by name.
 const RUN_FILES: [&str; 5] = ["run.json", "program.trainx", "metrics.jsonl", "summary.json", ".lock"];
@@ -31,8 +33,22 @@ pub fn run(arguments: &Run) -> Result<(), Failure> {
     // The program is loaded before its directory is made, so that one that cannot run leaves nothing behind.
     let mut session = Session::new(artifact.clone(), &options).map_err(of_runtime)?;
     session.open_data().map_err(of_runtime)?;
+    if let Some(from) = &arguments.from {
+        session.adopt(checkpoint_in(from)?).map_err(of_runtime)?;
+    }
     let directory = RunDirectory::create(&path, &artifact, &options).map_err(of_runtime)?;
+    if arguments.from.is_some() {
+        // What the run starts from is not in its program: a checkpoint keeps it for a run that is cut off early.
+        session.save(directory.checkpoints().path(0)).map_err(of_runtime)?;
+    }
     train(&mut session, &directory, arguments.json)
+}
+
+/// The newest checkpoint of a run directory; any other directory is taken for a checkpoint.
+fn checkpoint_in(directory: &Path) -> Result<PathBuf, Failure> {
+    let list = Checkpoints::new(directory.join("checkpoints"), 1).list();
+    let newest = list.map_err(|error| of_runtime(error.into()))?.pop();
+    Ok(newest.map_or_else(|| directory.to_path_buf(), |(_, path)| path))
 }
 
 /// Goes on where a run stopped.

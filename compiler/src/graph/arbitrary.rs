@@ -295,7 +295,12 @@ impl Builder {
         let carries: Vec<NodeId> = inits.iter().map(|&init| self.graph.add_carry(scope, init, reversed)).collect();
         self.values.extend(&carries);
         let layer = self.graph.add(Op::Layer { scope }, &[stack]);
-        let noise = Op::Random { generator: Generator::Philox, stream: number as u32, shape: self.graph.shape(layer).to_vec(), scope };
+        let noise = Op::Random {
+            generator: Generator::Philox,
+            stream: number as u32,
+            shape: self.graph.shape(layer).to_vec(),
+            scope,
+        };
         let noise = self.graph.add(noise, &[]);
         self.values.extend([noise, layer]);
         (0..operations).for_each(|_| self.operation());
@@ -331,7 +336,8 @@ impl Builder {
         let mut loss = self.graph.constant(0.0);
         for (stream, value) in (100..).zip(self.values.clone().into_iter().rev().take(6)) {
             let shape = self.graph.shape(value).to_vec();
-            let weights = self.graph.add(Op::Random { generator: Generator::Philox, stream, shape, scope: ScopeId::ROOT }, &[]);
+            let weights =
+                self.graph.add(Op::Random { generator: Generator::Philox, stream, shape, scope: ScopeId::ROOT }, &[]);
             let weighted = self.graph.times(value, weights);
             let sum = self.graph.sum_all(weighted);
             loss = self.graph.plus(loss, sum);

@@ -16,7 +16,7 @@ mod tensors;
 pub use error::CheckpointError;
 pub use folder::Checkpoints;
 
-use crate::artifact::{Manifest, TensorSpec};
+use crate::artifact::{Manifest, TensorKind, TensorSpec};
 use crate::atomic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -152,6 +152,16 @@ impl Opened {
             return Err(foreign(format!("it was written by another program or version of it ({theirs}, not {ours})")));
         }
         self.tensors.check(&manifest.tensors).map_err(foreign)
+    }
+
+    /// Whether it has all parameters of a program, whatever program wrote it.
+    ///
+    /// # Errors
+    /// When one is missing or has another shape.
+    pub fn check_parameters(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
+        let parameters = manifest.tensors.iter().filter(|tensor| matches!(tensor.kind, TensorKind::Parameter { .. }));
+        let foreign = |reason: String| CheckpointError::Foreign { path: self.path.clone(), reason };
+        self.tensors.check_has(parameters).map_err(foreign)
     }
 
     /// The complaint that what it says of the run cannot be used.

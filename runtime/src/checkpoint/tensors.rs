@@ -120,6 +120,15 @@ impl TensorFile {
 
     /// Whether these are exactly the tensors of a program.
     pub(super) fn check(&self, specs: &[TensorSpec]) -> Result<(), String> {
+        self.check_has(specs)?;
+        match self.tensors.keys().find(|name| !specs.iter().any(|spec| spec.name == **name)) {
+            None => Ok(()),
+            Some(name) => Err(format!("it has a tensor `{name}` that the program does not know")),
+        }
+    }
+
+    /// Whether these are among the tensors.
+    pub(super) fn check_has<'a>(&self, specs: impl IntoIterator<Item = &'a TensorSpec>) -> Result<(), String> {
         for spec in specs {
             let info = self.tensors.get(&spec.name).ok_or_else(|| format!("it has no tensor `{}`", spec.name))?;
             let shape: Vec<u64> = info.shape.iter().map(|&dim| dim as u64).collect();
@@ -131,10 +140,7 @@ impl TensorFile {
                 ));
             }
         }
-        match self.tensors.keys().find(|name| !specs.iter().any(|spec| spec.name == **name)) {
-            None => Ok(()),
-            Some(name) => Err(format!("it has a tensor `{name}` that the program does not know")),
-        }
+        Ok(())
     }
 
     pub(super) fn read(&self, name: &str, out: &mut [u8]) -> io::Result<()> {

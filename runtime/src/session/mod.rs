@@ -440,6 +440,23 @@ impl Session {
         Ok(())
     }
 
+    /// Starts from the parameters of a checkpoint of any program that has them: for fine-tuning. Optimizer state, step and
+    /// position stay as they are.
+    ///
+    /// # Errors
+    /// When the checkpoint cannot be used, lacks a parameter, or has it in another shape.
+    pub fn adopt(&mut self, checkpoint: impl AsRef<Path>) -> Result<()> {
+        let opened = checkpoint::open(checkpoint.as_ref())?;
+        opened.check_parameters(&self.manifest)?;
+        let arena = self.device.arena_mut();
+        let parameters =
+            self.manifest.tensors.iter().filter(|tensor| matches!(tensor.kind, TensorKind::Parameter { .. }));
+        for tensor in parameters {
+            opened.read_tensor(&tensor.name, arena.slice_mut(tensor.offset, tensor.bytes()))?;
+        }
+        Ok(())
+    }
+
     /// The tokenizer of the program's data.
     ///
     /// # Errors

@@ -38,7 +38,8 @@ fn leaves_have_the_bound_values() {
     assert_eq!(apply(Op::Iota { axis: 1, shape: vec![2, 3] }, &[]), Tensor::i32(&[2, 3], &[0, 1, 2, 0, 1, 2]));
     assert_eq!(apply(Op::Control(ControlField::Step), &[]), Tensor::i32(&[], &[3]));
     assert_eq!(apply(Op::Control(ControlField::Steps), &[]), Tensor::i32(&[], &[10]));
-    let draws = apply(Op::Random { generator: Generator::Philox, stream: 4, shape: vec![5], scope: ScopeId::ROOT }, &[]);
+    let draws =
+        apply(Op::Random { generator: Generator::Philox, stream: 4, shape: vec![5], scope: ScopeId::ROOT }, &[]);
     let draw = trainc_runtime::philox::Draw { seed: 5, stream: 4, step: 3, instance: 0 };
     assert_eq!(draws.data[4], f64::from(draw.uniform(4)));
 }

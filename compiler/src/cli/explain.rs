@@ -1,10 +1,10 @@
-//! `trainc explain`: the chain of rules that turned the source into what runs.
+//! `trainc explain`: the chain of rules that turned the source into what runs, and what else it could have been.
 
 use super::{arguments::Explain, failure::Failure, sources};
 use std::collections::BTreeMap;
 use trainc::{
-    graph::{Graph, NodeId},
-    rewrite::{self, ExplanationStep, Options},
+    graph::Graph,
+    rewrite::{self, Alternative, Explanation, Options},
     source::SourceMap,
 };
 
@@ -24,8 +24,8 @@ pub fn explain(arguments: &Explain) -> Result<(), Failure> {
              without a name, `trainc explain` lists what happened"
         )));
     }
-    for (node, steps) in &explained {
-        print!("{}", story(*node, steps, &loaded.map));
+    for explanation in &explained {
+        print!("{}{}", story(explanation, &loaded.map), ways(&explanation.alternatives));
     }
     Ok(())
 }
@@ -63,8 +63,8 @@ fn kinds(graph: &Graph) -> BTreeMap<String, usize> {
     kinds
 }
 
-fn story(node: NodeId, steps: &[ExplanationStep], map: &SourceMap) -> String {
-    let mut text = format!("node {}", node.index());
+fn story(Explanation { node, steps, .. }: &Explanation, map: &SourceMap) -> String {
+    let mut text = format!("node {node}");
     if let Some(span) = steps.iter().find_map(|step| step.span) {
         let (line, column) = map.line_column(span.file, span.start);
         text += &format!(", from {}:{line}:{column}", map.file(span.file).name);
@@ -73,6 +73,20 @@ fn story(node: NodeId, steps: &[ExplanationStep], map: &SourceMap) -> String {
     for step in steps {
         let direction = if step.reversed { " (right to left)" } else { "" };
         text += &format!("  {}{direction}: {}\n    = {}\n", step.rule, step.law, step.after);
+    }
+    text
+}
+
+/// The ways to compute a node, what their scope costs with each, and which was chosen.
+fn ways(alternatives: &[Alternative]) -> String {
+    if alternatives.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("  {} ways, with the modelled cost of the whole scope:\n", alternatives.len());
+    for Alternative { form, chosen, cost, flops, bytes } in alternatives {
+        let mark = if *chosen { "->" } else { "  " };
+        let [cost, flops, bytes] = [*cost, *flops, *bytes].map(|number| number as f64 / 1e6);
+        text += &format!("  {mark} {cost:.1} us, {flops:.3} MFLOP, {bytes:.3} MB: {form}\n");
     }
     text
 }

@@ -40,37 +40,97 @@ const BYTES: u128 = 4;
 /// More than any graph costs; of a term that must not be chosen. Sums of many of them stay within u128.
 pub const NEVER: u128 = 1 << 100;
 
+/// What a term does, before a machine puts a price on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// How it runs.
+    pub run: Run,
+    /// Multiply-adds of contractions.
+    pub multiply_adds: u128,
+    /// Element-wise operations.
+    pub elementwise: u128,
+    /// Bytes of operands that are read from memory.
+    pub read: u128,
+    /// Bytes of results that are written; of what is fused, those that are written after all.
+    pub written: u128,
+}
+
+/// How a term runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Run {
+    /// Not at all: it names a value.
+    #[default]
+    Free,
+    /// Within the kernel of a neighbour.
+    Fused,
+    /// As a kernel.
+    Kernel,
+}
+
+impl Work {
+    /// Floating-point operations: two for each multiply-add.
+    pub fn flops(&self) -> u128 {
+        2 * self.multiply_adds + self.elementwise
+    }
+
+    /// Bytes to and from memory.
+    pub fn bytes(&self) -> u128 {
+        self.read + self.written
+    }
+
+    /// Picoseconds on a machine. What is fused costs 1 at least, so that of equal graphs the smaller is cheaper.
+    fn cost(&self, machine: &Machine) -> u128 {
+        let (charged, fixed) = match self.run {
+            Run::Free => (0, 0),
+            Run::Fused => (self.read + self.written, 1),
+            Run::Kernel => (self.read + STORED * self.written, u128::from(machine.launch)),
+        };
+        fixed
+            + thousandths(self.multiply_adds, machine.contraction)
+            + thousandths(self.elementwise, machine.elementwise)
+            + thousandths(charged, machine.traffic)
+    }
+}
+
 /// Cost of a term with results and operands of these types.
 pub fn cost(machine: &Machine, term: &Term, results: &[TensorType], operands: &[&[TensorType]]) -> u128 {
-    let result = elements(&results[0]);
-    let moved = STORED * results.iter().map(elements).sum::<u128>()
-        + operands.iter().map(|types| elements(&types[0])).sum::<u128>();
-    let kernel = |multiply_adds: u128| {
-        thousandths(multiply_adds, machine.contraction)
-            + thousandths(BYTES * moved, machine.traffic)
-            + u128::from(machine.launch)
+    work(term, results, operands).map_or(NEVER, |work| work.cost(machine))
+}
+
+/// What a term with results and operands of these types does; `None` of a helper term, which nothing computes.
+pub fn work(term: &Term, results: &[TensorType], operands: &[&[TensorType]]) -> Option<Work> {
+    let kernel = |multiply_adds: u128| Work {
+        run: Run::Kernel,
+        multiply_adds,
+        read: BYTES * operands.iter().map(|types| elements(&types[0])).sum::<u128>(),
+        written: BYTES * results.iter().map(elements).sum::<u128>(),
+        ..Work::default()
     };
-    match &term.symbol {
-        symbol if symbol.is_helper() => NEVER,
-        Symbol::Leaf(_) | Symbol::Result(_) => 0,
+    Some(match &term.symbol {
+        Symbol::Leaf(_) | Symbol::Result(_) => Work::default(),
         Symbol::Attention(spec) => kernel(scores(&operands[0][0], &operands[1][0], spec.mask, 2)),
         Symbol::AttentionBackward(spec) => kernel(scores(&operands[0][0], &operands[1][0], spec.mask, 5)),
         Symbol::Op(Op::Contract(c)) => kernel(multiply_adds(c, operands)),
         Symbol::Op(op) if moves_memory(op) => kernel(0),
-        Symbol::Op(op) => fused(machine, op, result, operands),
-        Symbol::Softmax(_) | Symbol::SoftmaxGradient(_) => NEVER,
-    }
+        Symbol::Op(op) => fused(op, elements(&results[0]), operands),
+        Symbol::Softmax(_) | Symbol::SoftmaxGradient(_) => return None,
+    })
 }
 
-/// Of an operation that runs within a kernel. 1 at least, so that of equal graphs the smaller is cheaper.
-fn fused(machine: &Machine, op: &Op, result: u128, operands: &[&[TensorType]]) -> u128 {
-    let work = match op {
-        Op::Constant { .. } | Op::Broadcast { .. } | Op::Reshape { .. } | Op::Iota { .. } => return 1,
-        Op::Permute { .. } | Op::Slice { .. } | Op::Pad { .. } => return 1 + thousandths(result, machine.traffic),
-        Op::Reduce { .. } => elements(&operands[0][0]),
-        _ => result * weight(op),
+/// Of an operation that runs within a kernel. A quarter of what it writes reaches memory.
+fn fused(op: &Op, result: u128, operands: &[&[TensorType]]) -> Work {
+    let run = |elementwise: u128, stored: u128| Work {
+        run: Run::Fused,
+        elementwise,
+        written: stored * BYTES / 4,
+        ..Work::default()
     };
-    1 + thousandths(work, machine.elementwise) + thousandths(result, machine.traffic)
+    match op {
+        Op::Constant { .. } | Op::Broadcast { .. } | Op::Reshape { .. } | Op::Iota { .. } => run(0, 0),
+        Op::Permute { .. } | Op::Slice { .. } | Op::Pad { .. } => run(0, result),
+        Op::Reduce { .. } => run(elements(&operands[0][0]), result),
+        _ => run(result * weight(op), result),
+    }
 }
 
 /// Element-wise operations that one is worth.

@@ -22,7 +22,7 @@ fn saturated() -> Vec<(Region, Vec<Equation>)> {
     let programs = samples::programs().into_iter().chain(samples::private_programs());
     let programs = programs.map(|(_, program)| program.step);
     let programs = programs.map(|graph| canonical::canonicalise(&graph, Precision::F32));
-    let graphs = canonical.chain(programs).chain([loose_ends()]);
+    let graphs = canonical.chain(programs).chain([loose_ends(), samples::viewed_gradients()]);
     let of_graph = |graph: Graph| {
         let live = canonical::live(&graph);
         regions(&graph, &live).into_iter().map(|mut region| {
@@ -209,9 +209,8 @@ fn proofs_pass_the_proof_checker() {
     for mut region in regions(&graph, &live) {
         let (_, equations) = saturate(&mut region.egraph, &Limits::default());
         let checked: Vec<Rewrite<Term, language::Types>> = equations.iter().filter_map(as_rewrite).collect();
-        let source: Vec<_> = region.ids.values().copied().collect();
-        let roots: Vec<_> = region.roots.iter().map(|root| region.ids[root]).collect();
-        let extraction = extract::extract(&region.egraph, &cost::Machine::CPU, &source, &roots);
+        let roots = region.roots();
+        let extraction = extract::extract(&region.egraph, &cost::Machine::CPU, &region.source(), &roots);
         for root in roots {
             let target = explain::target(&mut region.egraph, &extraction.terms, root, &mut Default::default());
             region.egraph.explain_id_equivalence(root, target).check_proof(&checked);

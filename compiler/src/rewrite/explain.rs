@@ -1,6 +1,15 @@
-//! Why a node of the rewritten graph is what it is: the rules that lead there from the source.
+//! Why a node of the rewritten graph is what it is: the rules that lead there from the source, and what the other ways to
+//! compute it would have cost.
 
-use super::{Options, Session, language::Term, rules, saturate::rule_of};
+use super::{
+    Options, Session,
+    cost::Machine,
+    extract::{self, Extraction},
+    language::{Egraph, Term},
+    rebuild::Chosen,
+    rules,
+    saturate::rule_of,
+};
 use crate::{
     graph::{Graph, NodeId, ScopeId},
     source::Span,
@@ -27,12 +36,43 @@ pub struct ExplanationStep {
     pub span: Option<Span>,
 }
 
-/// The rule applications that turned the source into nodes of the rewritten graph. `pattern` names nodes by index (`17`,
-/// `%17`), by an output (`loss`), or by kind (`attention`, `contract`).
-pub fn explain(graph: &Graph, options: &Options, pattern: &str) -> Vec<(NodeId, Vec<ExplanationStep>)> {
+/// One of the equal ways to compute a value. Work and cost are those of an instance of its whole scope when the value is
+/// computed in this way and all else in the way that is best then: values that several users share are paid once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Alternative {
+    /// The term, its head and a few levels of operands, with their shapes.
+    pub form: String,
+    /// Whether this is the way that was chosen.
+    pub chosen: bool,
+    /// Picoseconds of the modelled machine.
+    pub cost: u128,
+    /// Floating-point operations.
+    pub flops: u128,
+    /// Bytes to and from memory.
+    pub bytes: u128,
+}
+
+/// Why a node is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Number of the node in the rewritten graph.
+    pub node: usize,
+    /// Rule applications that lead to it from the source.
+    pub steps: Vec<ExplanationStep>,
+    /// The ways to compute it, cheapest first; empty if there is but one.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// How the source turned into nodes of the rewritten graph, and what else they could be. `pattern` names nodes by index
+/// (`17`, `%17`), by an output (`loss`), or by kind (`attention`, `contract`).
+pub fn explain(graph: &Graph, options: &Options, pattern: &str) -> Vec<Explanation> {
     let mut session = Session::new(graph, options);
     let nodes = named(&session.rebuilt.graph, pattern);
-    nodes.into_iter().map(|node| (node, session.explain(node))).collect()
+    let explanation = |node: NodeId| {
+        let alternatives = session.alternatives(&options.machine, node);
+        Explanation { node: node.index(), steps: session.explain(node), alternatives }
+    };
+    nodes.into_iter().map(explanation).collect()
 }
 
 /// The nodes that a pattern names.
@@ -64,6 +104,28 @@ impl Session {
         steps.steps
     }
 
+    /// The ways to compute a node.
+    fn alternatives(&self, machine: &Machine, node: NodeId) -> Vec<Alternative> {
+        let Some((scope, class)) = self.origins_near(node) else { return Vec::new() };
+        let Chosen { region, extraction } = &self.chosen[scope.0 as usize];
+        let (egraph, class) = (&region.egraph, region.egraph.find(class));
+        if egraph[class].len() < 2 {
+            return Vec::new();
+        }
+        let alternative = |found: &Extraction| {
+            let [flops, bytes] = extract::work_of(egraph, found);
+            let chosen = extraction.terms.get(&class) == found.terms.get(&class);
+            Alternative { form: form(egraph, found, class, 2), chosen, cost: found.cost, flops, bytes }
+        };
+        let found = extract::alternatives(egraph, machine, &region.source(), &region.roots(), class);
+        let mut alternatives: Vec<Alternative> = found.iter().map(alternative).collect();
+        alternatives.sort_by_key(|alternative| (alternative.cost, !alternative.chosen));
+        // Ways that differ in the order of labels alone read the same.
+        let mut seen = HashSet::new();
+        alternatives.retain(|alternative| seen.insert((alternative.form.clone(), alternative.cost)));
+        if alternatives.len() > 1 { alternatives } else { Vec::new() }
+    }
+
     /// The class that a node stands for, or else the one of the nearest user that the source knows.
     fn origins_near(&self, node: NodeId) -> Option<(ScopeId, Id)> {
         let mut pending = std::collections::VecDeque::from([node]);
@@ -85,18 +147,13 @@ impl Session {
 }
 
 /// The first node of the source in a class.
-fn source_of(ids: &BTreeMap<NodeId, Id>, egraph: &super::language::Egraph, class: Id) -> Option<(NodeId, Id)> {
+fn source_of(ids: &BTreeMap<NodeId, Id>, egraph: &Egraph, class: Id) -> Option<(NodeId, Id)> {
     let class = egraph.find(class);
     ids.iter().find(|(_, id)| egraph.find(**id) == class).map(|(node, id)| (*node, *id))
 }
 
 /// The extracted term of a class, as an id whose explanation is that very term.
-pub(super) fn target(
-    egraph: &mut super::language::Egraph,
-    terms: &BTreeMap<Id, Term>,
-    class: Id,
-    known: &mut BTreeMap<Id, Id>,
-) -> Id {
+pub(super) fn target(egraph: &mut Egraph, terms: &BTreeMap<Id, Term>, class: Id, known: &mut BTreeMap<Id, Id>) -> Id {
     let class = egraph.find(class);
     if let Some(&id) = known.get(&class) {
         return id;
@@ -157,4 +214,18 @@ fn shown(term: &TreeTerm<Term>, levels: usize) -> String {
         .map(|proof| proof.last().map_or("..".into(), |child| shown(child, levels - 1)))
         .collect();
     format!("{head}({})", children.join(", "))
+}
+
+/// An extracted term to a few levels, with shapes.
+fn form(egraph: &Egraph, extraction: &Extraction, class: Id, levels: usize) -> String {
+    let class = egraph.find(class);
+    let Some(term) = extraction.terms.get(&class) else { return "..".into() };
+    let extents: Vec<String> = egraph[class].data.types[0].shape.iter().map(u64::to_string).collect();
+    let head = format!("{}[{}]", term.symbol.kind(), extents.join(", "));
+    if levels == 0 || term.children().is_empty() {
+        return head;
+    }
+    let operands: Vec<String> =
+        term.children().iter().map(|child| form(egraph, extraction, *child, levels - 1)).collect();
+    format!("{head}({})", operands.join(", "))
 }

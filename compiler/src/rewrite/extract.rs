@@ -7,7 +7,7 @@
 //! use it (all results of an attention gradient at once), or changes the term of one class.
 
 use super::{
-    cost::{Machine, NEVER, cost},
+    cost::{Machine, NEVER, cost, work},
     language::{Egraph, Symbol, Term},
 };
 use crate::graph::Op;
@@ -46,13 +46,40 @@ type Selection = Vec<Option<usize>>;
 /// The cheapest graph found for these classes, at most as dear as the source: the terms that the e-graph was made from.
 pub fn extract(egraph: &Egraph, machine: &Machine, source: &[Id], roots: &[Id]) -> Extraction {
     let problem = Problem::new(egraph, machine);
-    let roots: Vec<Index> = roots.iter().map(|root| problem.index[&egraph.find(*root)]).collect();
+    let roots = problem.indices(egraph, roots);
     let source = problem.source(egraph, source);
     let source_cost = problem.total(&source, &roots).unwrap_or_else(|| panic!("internal: the source is no graph"));
-    let starts = [source, problem.greedy()];
-    let improved = starts.into_iter().filter_map(|start| problem.improved(start, &roots));
-    let best = improved.min_by_key(|(_, cost)| *cost).unwrap_or_else(|| panic!("internal: nothing to extract"));
-    problem.extraction(&best.0, &roots, source_cost)
+    let best = problem.best(source, &roots).unwrap_or_else(|| panic!("internal: nothing to extract"));
+    problem.extraction(&best, &roots, source_cost)
+}
+
+/// For each term of a class, the cheapest graph found that computes the class by it. Terms that no graph can use (helpers,
+/// and those that need the class itself) are left out, and so are those with which the class is better not computed.
+pub fn alternatives(egraph: &Egraph, machine: &Machine, source: &[Id], roots: &[Id], class: Id) -> Vec<Extraction> {
+    let mut problem = Problem::new(egraph, machine);
+    let roots = problem.indices(egraph, roots);
+    let class = egraph.find(class);
+    let index = problem.index[&class];
+    let found = std::mem::take(&mut problem.classes[index]).into_iter().filter_map(|choice| {
+        problem.classes[index] = vec![choice];
+        let mut start = problem.source(egraph, source);
+        start[index] = Some(0);
+        problem.complete(&mut start);
+        let best = problem.best(start, &roots)?;
+        let extraction = problem.extraction(&best, &roots, 0);
+        extraction.terms.contains_key(&class).then_some(extraction)
+    });
+    found.collect()
+}
+
+/// Floating-point operations, and bytes to and from memory, of the chosen terms together.
+pub fn work_of(egraph: &Egraph, extraction: &Extraction) -> [u128; 2] {
+    let of_term = |(class, term): (&Id, &Term)| {
+        let operands: Vec<_> = term.children().iter().map(|child| egraph[*child].data.types.as_slice()).collect();
+        work(term, &egraph[*class].data.types, &operands)
+    };
+    let works = extraction.terms.iter().filter_map(of_term);
+    works.fold([0, 0], |[flops, bytes], work| [flops + work.flops(), bytes + work.bytes()])
 }
 
 fn term_cost(egraph: &Egraph, machine: &Machine, term: &Term, class: Id) -> u128 {
@@ -75,6 +102,16 @@ impl Problem {
             terms.into_iter().map(choice).filter(|choice| choice.cost < NEVER).collect()
         };
         Self { classes: ids.iter().map(choices).collect(), index }
+    }
+
+    fn indices(&self, egraph: &Egraph, classes: &[Id]) -> Vec<Index> {
+        classes.iter().map(|class| self.index[&egraph.find(*class)]).collect()
+    }
+
+    /// The cheapest selection found from the source and from the greedy one; `None` if neither is a graph.
+    fn best(&self, source: Selection, roots: &[Index]) -> Option<Selection> {
+        let improved = [source, self.greedy()].into_iter().filter_map(|start| self.improved(start, roots));
+        improved.min_by_key(|(_, cost)| *cost).map(|(selection, _)| selection)
     }
 
     /// The terms that the e-graph was made from.

@@ -95,11 +95,6 @@ impl Symbol {
             Symbol::SoftmaxGradient(_) => "softmax_gradient",
         }
     }
-
-    /// Whether the term exists for rules alone.
-    pub fn is_helper(&self) -> bool {
-        matches!(self, Symbol::Softmax(_) | Symbol::SoftmaxGradient(_))
-    }
 }
 
 /// The name of an operation's kind.

@@ -21,7 +21,7 @@ pub mod region;
 pub mod rules;
 pub mod saturate;
 
-pub use explain::{ExplanationStep, explain};
+pub use explain::{Alternative, Explanation, ExplanationStep, explain};
 
 use crate::graph::Graph;
 use cost::Machine;
@@ -118,9 +118,7 @@ impl Session {
         let mut chosen = Vec::new();
         for mut region in region::regions(&canonical, &live) {
             let (saturation, _) = saturate::saturate(&mut region.egraph, &options.limits);
-            let source: Vec<_> = region.ids.values().copied().collect();
-            let roots: Vec<_> = region.roots.iter().map(|root| region.ids[root]).collect();
-            let extraction = extract::extract(&region.egraph, &options.machine, &source, &roots);
+            let extraction = extract::extract(&region.egraph, &options.machine, &region.source(), &region.roots());
             let scope = canonical.scope(region.scope);
             report.regions.push(RegionReport {
                 name: scope.name.clone(),

@@ -114,6 +114,16 @@ impl Region {
         region
     }
 
+    /// The e-graph's ids of all nodes of the region.
+    pub fn source(&self) -> Vec<Id> {
+        self.ids.values().copied().collect()
+    }
+
+    /// The e-graph's ids of the nodes that are used outside.
+    pub fn roots(&self) -> Vec<Id> {
+        self.roots.iter().map(|root| self.ids[root]).collect()
+    }
+
     /// The e-graph's id of a node, which is added if it is new. Operands within the region are there already, but for
     /// closed values of the root.
     fn import(&mut self, graph: &Graph, node: NodeId, closed: &[bool]) -> Id {

@@ -315,6 +315,31 @@ pub fn programs() -> Vec<(&'static str, Program)> {
     texts.into_iter().map(|(name, text)| (name, program(&text))).collect()
 }
 
+/// Squared norms and weighted sums of gradients of samples that are multiples and seen under another shape, as of a kernel
+/// of a convolution that is kept as a matrix.
+pub fn viewed_gradients() -> Graph {
+    let [samples, times, rows, columns] = [2, 3, 16, 24];
+    let mut step = Step::new();
+    let x = step.input(0, TensorType::f32([samples, times, rows]));
+    let y = step.input(1, TensorType::f32([samples, times, columns]));
+    let f = step.input(2, TensorType::f32([samples]));
+    let g = &mut step.graph;
+    let gradient = g.contract(x, y, [&[0, 1, 2], &[0, 1, 3], &[0, 2, 3]], Precision::F32);
+    let multiple = g.scale(gradient, 0.25);
+    let viewed = g.reshape(gradient, &[samples, 4, 4, columns]);
+    for (i, gradient) in [multiple, viewed].into_iter().enumerate() {
+        let shape = g.shape(gradient).to_vec();
+        let square = g.times(gradient, gradient);
+        let norm = g.sum(square, &(1..shape.len()).collect::<Vec<usize>>());
+        let weights = g.broadcast(f, &[0], &shape);
+        let weighted = g.times(weights, gradient);
+        let sum = g.sum(weighted, &[0]);
+        g.set_output(Output::Report(format!("norm {i}")), norm);
+        g.set_output(Output::Report(format!("sum {i}")), sum);
+    }
+    step.graph
+}
+
 /// Private programs: a table that is used twice, gradients at two points, images.
 pub fn private_programs() -> Vec<(&'static str, Program)> {
     let train = |name: &str, loss: &str, private: &str| {

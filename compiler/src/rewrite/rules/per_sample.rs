@@ -4,7 +4,7 @@
 //! asks for its squared norm and for a sum weighted by sample. Which way is cheapest depends on shapes: the gradients
 //! themselves take `i * j` numbers a sample, the products of pairs of positions `t * t`.
 
-use super::{Rule, Theme, complement};
+use super::{Rule, Theme, algebra::full, complement};
 use crate::{
     graph::{Contraction, Op},
     rewrite::{
@@ -14,6 +14,7 @@ use crate::{
 };
 use egg::Id;
 use trainc_kernels::ir::{Binary, ReduceKind};
+use trainc_runtime::artifact::DType;
 
 pub(super) static THEME: Theme = Theme {
     name: "per sample",
@@ -70,11 +71,43 @@ pub(super) static THEME: Theme = Theme {
             },
         },
         Rule {
+            name: "sum-of-multiple",
+            law: "sum((g * a) * h) = sum(g * h) * a",
+            condition: "a is constant, g a gradient of each sample, and the sum its product's or its weighted one",
+            left: "(sum:r (mul (mul ?g ?a) ?h))",
+            right: |found| {
+                let factor = found.fact("a").uniform?;
+                is_summed_gradient(&found).then_some(())?;
+                Some(times(found.build("(sum:r (mul ?g ?h))"), full(&found, factor)))
+            },
+        },
+        Rule {
+            name: "product-of-views",
+            law: "sum(reshape(g) * reshape(h)) = sum(g * h)",
+            condition: "g and h are gradients of each sample and have one shape; the sums keep the first axis alone, and so do the views",
+            left: "(sum:r (mul (reshape ?g) (reshape ?h)))",
+            right: |found| product_of_views(&found),
+        },
+        Rule {
+            name: "weighted-sum-of-view",
+            law: "sum over b of f[b] * reshape(g)[b, ..] = reshape(sum over b of f[b] * g[b, ..])",
+            condition: "g is a gradient of each sample; the view keeps the first axis",
+            left: "(sum:r (mul (broadcast:b ?f) (reshape ?g)))",
+            right: |found| weighted_sum_of_view(&found),
+        },
+        Rule {
             name: "one-hot-scatter",
             law: "contract(i == index, e) = scatter(i, e)",
             condition: "summed over all that i is indexed by",
             left: "(contract:c (equal (broadcast:b ?i) (iota:k)) ?e)",
             right: |found| one_hot_scatter(&found),
+        },
+        Rule {
+            name: "one-hot-gather",
+            law: "contract(i[b, t] == index, y)[b, t, s] = y[b, s, i[b, t]], an element of y looked up by its number",
+            condition: "summed over the index alone; y has fewer than 2^31 elements",
+            left: "(contract:c (equal (broadcast:b ?i) (iota:k)) ?y)",
+            right: |found| one_hot_gather(&found),
         },
         Rule {
             name: "one-hot-pairs",
@@ -101,20 +134,65 @@ fn kept_in_both(c: &Contraction, axes: &[usize]) -> Option<Vec<u8>> {
     (!kept.is_empty() && kept.iter().all(shared)).then_some(kept)
 }
 
-/// Whether a value is a sum with a contraction in it that keeps, in both operands, what a reduction over `axes` keeps.
+/// Whether a value is a sum, of multiples perhaps, with a contraction in it that keeps, in both operands, what a reduction over `axes` keeps.
 fn is_per_sample(found: &Match, name: &str, axes: &[usize]) -> bool {
     /// Uses of a matrix, times points, that are looked through.
     const DEEP: u32 = 8;
     fn search(egraph: &Egraph, class: Id, axes: &[usize], depth: u32) -> bool {
         egraph[class].iter().any(|term| match &term.symbol {
             Symbol::Op(Op::Contract(c)) => kept_in_both(c, axes).is_some(),
-            Symbol::Op(Op::Binary(Binary::Add)) if depth > 0 => {
-                term.children.iter().any(|&child| search(egraph, child, axes, depth - 1))
+            Symbol::Op(Op::Binary(f @ (Binary::Add | Binary::Mul))) if depth > 0 => {
+                let multiple = term.children.iter().any(|child| egraph[*child].data.uniform.is_some());
+                let seen_through = *f == Binary::Add || multiple;
+                seen_through && term.children.iter().any(|&child| search(egraph, child, axes, depth - 1))
             }
             _ => false,
         })
     }
     search(found.egraph, found.class(name), axes, DEEP)
+}
+
+/// Whether `g` is a gradient of each sample of which `r` takes the norm or, over its first axis, a weighted sum.
+fn is_summed_gradient(found: &Match) -> bool {
+    let axes = found.reduce_axes("r");
+    let others = complement(axes, found.ty("g").rank());
+    is_per_sample(found, "g", axes) || (axes == [0] && is_per_sample(found, "g", &others))
+}
+
+/// The axes of a value but the first.
+fn all_but_first(found: &Match, name: &str) -> Vec<usize> {
+    (1..found.ty(name).rank()).collect()
+}
+
+/// The shape of what the sum is of.
+fn shape_within(found: &Match) -> Option<Vec<u64>> {
+    let Tree::Term(_, operands) = &found.left else { return None };
+    Some(found.tree_type(&operands[0]).shape)
+}
+
+fn product_of_views(found: &Match) -> Option<Tree> {
+    let axes = all_but_first(found, "g");
+    let viewed = shape_within(found)?;
+    let same = found.ty("g") == found.ty("h") && found.ty("g").shape.first() == viewed.first();
+    let kept = found.reduce_axes("r") == complement(&[0], viewed.len());
+    let both = ["g", "h"].iter().all(|name| is_per_sample(found, name, &axes));
+    let product = times(found.tree("g"), found.tree("h"));
+    (same && kept && both).then(|| Tree::op(Op::Reduce { kind: ReduceKind::Sum, axes }, [product]))
+}
+
+fn weighted_sum_of_view(found: &Match) -> Option<Tree> {
+    let shape = found.ty("g").shape.clone();
+    let weighted = found.broadcast_axes("b") == [0] && found.reduce_axes("r") == [0];
+    if !weighted
+        || shape.first() != shape_within(found)?.first()
+        || !is_per_sample(found, "g", &all_but_first(found, "g"))
+    {
+        return None;
+    }
+    let weights = Tree::op(Op::Broadcast { axes: vec![0], shape }, [found.tree("f")]);
+    let sum = Op::Reduce { kind: ReduceKind::Sum, axes: vec![0] };
+    let sum = Tree::op(sum, [times(weights, found.tree("g"))]);
+    Some(Tree::op(Op::Reshape { shape: found.tree_type(&found.left).shape }, [sum]))
 }
 
 fn summed(c: &Contraction) -> Vec<u8> {
@@ -211,6 +289,45 @@ fn one_hot_scatter(found: &Match) -> Option<Tree> {
     Some(permuted(sums, &[&[row], rest.as_slice()].concat(), &c.out))
 }
 
+/// `y` as one list, in which the element with indices `rest` and `row` has number `position of rest * rows + row`.
+fn one_hot_gather(found: &Match) -> Option<Tree> {
+    let c = found.contraction("c");
+    let (row, ids) = one_hot(found, &c.lhs, "k", "b")?;
+    let kept = ids.iter().all(|label| c.out.contains(label));
+    let elements = found.ty("y").elements();
+    if !kept || c.out.contains(&row) || !c.rhs.contains(&row) || elements > i32::MAX as u64 {
+        return None;
+    }
+    let rest: Vec<u8> = c.rhs.iter().copied().filter(|label| *label != row).collect();
+    let shape = found.tree_type(&found.left).shape;
+    let of = |label: &u8| c.out.iter().position(|out| out == label);
+    let mut stride = found.ty("y").shape[c.rhs.iter().position(|label| *label == row)?];
+    let mut number = spread(found.tree("i"), &ids, &c.out, &shape);
+    for axis in rest.iter().rev().filter_map(of) {
+        let index = Tree::op(Op::Iota { axis, shape: shape.clone() }, []);
+        number = plus(number, times(index, integer(stride, &shape)));
+        stride *= shape[axis];
+    }
+    let ordered = permuted(found.tree("y"), &c.rhs, &[rest.as_slice(), &[row]].concat());
+    let list = Tree::op(Op::Reshape { shape: vec![elements] }, [ordered]);
+    Some(Tree::op(Op::Gather, [list, number]))
+}
+
+/// A whole number, of this shape.
+fn integer(value: u64, shape: &[u64]) -> Tree {
+    let constant = Tree::op(Op::Constant { value: (value as f64).into(), dtype: DType::I32 }, []);
+    Tree::op(Op::Broadcast { axes: Vec::new(), shape: shape.to_vec() }, [constant])
+}
+
+/// A value with these labels, copied along the others of `out`.
+fn spread(x: Tree, labels: &[u8], out: &[u8], shape: &[u64]) -> Tree {
+    let place = |label: &u8| out.iter().position(|other| other == label);
+    let mut sorted = labels.to_vec();
+    sorted.sort_unstable_by_key(place);
+    let axes = sorted.iter().filter_map(place).collect();
+    Tree::op(Op::Broadcast { axes, shape: shape.to_vec() }, [permuted(x, labels, &sorted)])
+}
+
 fn one_hot_pairs(found: &Match) -> Option<Tree> {
     let c = found.contraction("c");
     let (row, left) = one_hot(found, &c.lhs, "k", "b")?;
@@ -220,12 +337,7 @@ fn one_hot_pairs(found: &Match) -> Option<Tree> {
         return None;
     }
     let shape = found.tree_type(&found.left).shape;
-    let [i, j] = [("i", left), ("j", right)].map(|(name, labels)| {
-        let mut sorted = labels.clone();
-        sorted.sort_unstable_by_key(|label| c.out.iter().position(|out| out == label));
-        let axes = sorted.iter().filter_map(|label| c.out.iter().position(|out| out == label)).collect();
-        Tree::op(Op::Broadcast { axes, shape: shape.clone() }, [permuted(found.tree(name), &labels, &sorted)])
-    });
+    let [i, j] = [("i", left), ("j", right)].map(|(name, ids)| spread(found.tree(name), &ids, &c.out, &shape));
     Some(Tree::op(Op::Binary(Binary::Equal), [i, j]))
 }
 

@@ -75,7 +75,7 @@ impl<'a> Machine<'a> {
         let static_bytes = self.kernel.shared_bytes.next_multiple_of(self.kernel.dynamic_align);
         let shared_bytes = (static_bytes + self.geometry.dynamic_shared) as usize;
         let mut block = Block {
-            shared: SharedMemory::new(shared_bytes, self.kernel.shared_granule),
+            shared: SharedMemory::new(shared_bytes, self.kernel.shared_granule, self.threads().div_ceil(LANES)),
             barriers: Barriers::default(),
             warps: (0..self.threads().div_ceil(LANES)).map(|index| Warp { index, ..Warp::default() }).collect(),
         };

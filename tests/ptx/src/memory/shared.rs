@@ -10,8 +10,10 @@ use super::AccessError;
 pub const MAX_WARPS: usize = 32;
 /// Stands for more than one lane.
 const SEVERAL: u8 = 255;
-/// Stands for more than one warp; the readers' clocks are in a table.
-const MANY_WARPS: u8 = 255;
+/// Stands for several warps that read at one clock.
+const GROUP: u8 = 254;
+/// Stands for several warps that read at different clocks, which are in a table.
+const TABLE: u8 = 255;
 
 /// Who accessed a granule, and when by that warp's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,6 +28,8 @@ struct Stamp {
 struct Cell {
     write: Stamp,
     read: Stamp,
+    /// The warps of a group of readers.
+    readers: u32,
     /// Target of an asynchronous copy that was not waited for.
     pending: bool,
 }
@@ -120,19 +124,28 @@ impl SharedMemory {
         self.settle(warp);
     }
 
-    /// A warp learns what others knew at a barrier.
+    /// A warp learns what others knew at a barrier. Its clock moves past all of theirs, so that warps that wait together go
+    /// on with equal clocks, which lets their reads be remembered in groups.
     pub fn learn(&mut self, warp: usize, knowledge: &[u32; MAX_WARPS]) {
         for (known, new) in self.clocks[warp].iter_mut().zip(knowledge) {
             *known = (*known).max(*new);
         }
+        let latest = knowledge.iter().copied().max().unwrap_or(0);
+        self.clocks[warp][warp] = self.clocks[warp][warp].max(latest + 1);
+        self.latest = self.latest.max(self.clocks[warp][warp]);
         self.settle(warp);
     }
 
-    fn happened_before(&self, stamp: Stamp, who: Lane) -> bool {
+    fn happened_before(&self, stamp: Stamp, readers: u32, who: Lane) -> bool {
         if stamp.clock < self.start {
             return true;
         }
-        if stamp.warp == MANY_WARPS {
+        if stamp.warp == GROUP {
+            let (clocks, own) = (self.clocks[who.warp as usize], 1 << who.warp);
+            let known = |warp: usize| stamp.clock < clocks[warp] + u32::from(readers & (1 << warp) & !own != 0);
+            return (0..self.warps).all(|warp| readers >> warp & 1 == 0 || known(warp));
+        }
+        if stamp.warp == TABLE {
             let own = self.clocks[who.warp as usize];
             let clocks = &self.readers[stamp.clock as usize - self.start as usize];
             return (0..MAX_WARPS).all(|warp| clocks[warp] < own[warp] + u32::from(warp != who.warp as usize));
@@ -207,7 +220,7 @@ impl SharedMemory {
             return false;
         }
         let read = cell.read;
-        let read_before = read.clock < start || (read.clock <= settled && read.warp != MANY_WARPS);
+        let read_before = read.clock < start || (read.clock <= settled && read.warp != TABLE);
         if access == Access::Write {
             if read_before || own(read) {
                 cell.write = stamp;
@@ -220,6 +233,8 @@ impl SharedMemory {
         }
         if read_before {
             cell.read = stamp;
+        } else if read.warp == GROUP && read.clock == now {
+            cell.readers |= 1 << who.warp;
         } else if read.warp == who.warp && read.clock == now {
             if read.lane != who.lane {
                 cell.read.lane = SEVERAL;
@@ -253,10 +268,10 @@ impl SharedMemory {
             return Err(AccessError::Uninitialised(message));
         }
         let both_atomic = access == Access::Atomic && cell.write.atomic;
-        if !both_atomic && !self.happened_before(cell.write, who) {
+        if !both_atomic && !self.happened_before(cell.write, 0, who) {
             return Err(AccessError::Race(self.describe(index, cell.write, "written")));
         }
-        if access != Access::Read && !self.happened_before(cell.read, who) {
+        if access != Access::Read && !self.happened_before(cell.read, cell.readers, who) {
             return Err(AccessError::Race(self.describe(index, cell.read, "read")));
         }
         Ok(())
@@ -265,7 +280,7 @@ impl SharedMemory {
     fn describe(&self, index: usize, stamp: Stamp, action: &str) -> String {
         let offset = index << self.granule_shift;
         let by = match (stamp.warp, stamp.lane) {
-            (MANY_WARPS, _) => "threads of several warps".to_owned(),
+            (GROUP | TABLE, _) => "threads of several warps".to_owned(),
             (warp, SEVERAL) => format!("several threads of warp {warp}"),
             (warp, lane) => format!("thread {}", usize::from(warp) * 32 + usize::from(lane)),
         };
@@ -273,10 +288,10 @@ impl SharedMemory {
     }
 
     fn note_read(&mut self, index: usize, stamp: Stamp) {
-        let old = self.cells[index].read;
+        let Cell { read: old, readers, .. } = self.cells[index];
         let who = Lane { warp: stamp.warp, lane: stamp.lane };
-        let in_table = old.warp == MANY_WARPS && old.clock >= self.start;
-        self.cells[index].read = if self.happened_before(old, who) {
+        let in_table = old.warp == TABLE && old.clock >= self.start;
+        self.cells[index].read = if self.happened_before(old, readers, who) {
             if in_table {
                 self.unused.push(old.clock - self.start);
             }
@@ -287,11 +302,16 @@ impl SharedMemory {
         } else if old.warp == stamp.warp && old.clock == stamp.clock {
             let lane = if old.lane == stamp.lane { stamp.lane } else { SEVERAL };
             Stamp { lane, ..stamp }
+        } else if old.clock == stamp.clock {
+            let members = if old.warp == GROUP { readers } else { 1 << old.warp };
+            self.cells[index].readers = members | 1 << stamp.warp;
+            Stamp { clock: stamp.clock, warp: GROUP, lane: SEVERAL, atomic: false }
         } else {
             let mut clocks = [0; MAX_WARPS];
-            clocks[old.warp as usize] = old.clock;
+            let members = if old.warp == GROUP { readers } else { 1 << old.warp };
+            (0..self.warps).filter(|warp| members >> warp & 1 != 0).for_each(|warp| clocks[warp] = old.clock);
             clocks[who.warp as usize] = stamp.clock;
-            Stamp { clock: self.start + self.table(clocks), warp: MANY_WARPS, lane: SEVERAL, atomic: false }
+            Stamp { clock: self.start + self.table(clocks), warp: TABLE, lane: SEVERAL, atomic: false }
         };
     }
 

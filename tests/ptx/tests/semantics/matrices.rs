@@ -214,6 +214,40 @@ fn sparse_products() {
     }
 }
 
+/// One of two elements is kept: 0b0100 the first, 0b1110 the second.
+#[test]
+fn sparse_tf32_products() {
+    for (k, operands) in [
+        (8, "{%r10, %r11}, {%r12, %r13}, {%r14, %r15, %r16, %r17}, %r18"),
+        (16, "{%r10, %r11, %r12, %r13}, {%r14, %r15, %r16, %r17}, {%r18, %r19, %r20, %r21}, %r22"),
+    ] {
+        let (mut a, b, c) = (matrix(16, k, 1), matrix(k, 8, 2), matrix(16, 8, 3));
+        let second = |row: usize, group: usize| (row * 3 + group) % 2;
+        let mut metadata = [0u32; 32];
+        for (row, values) in a.iter_mut().enumerate() {
+            for (group, two) in values.chunks_mut(2).enumerate() {
+                two[1 - second(row, group)] = 0;
+                let bits = if second(row, group) == 1 { 0b1110 } else { 0b0100 };
+                // Selector 1: lane 1 of a quad for k = 8, lanes 2 and 3 for k = 16.
+                let lane = 4 * (row % 8) + if k == 8 { 1 } else { 2 + group / 4 };
+                metadata[lane] |= bits << (16 * (row / 8) + 4 * (group % 4));
+            }
+        }
+        let kept = |row: usize, group: usize| (a[row][2 * group + second(row, group)] as f32).to_bits();
+        let fragment = |lane: usize| {
+            let (group, member) = (lane / 4, lane % 4);
+            let stored =
+                (0..k / 2).step_by(4).flat_map(|column| [group, group + 8].map(|row| kept(row, column + member)));
+            let rows = (0..k).step_by(4).map(|row| (b[row + member][group] as f32).to_bits());
+            stored.chain(rows).collect()
+        };
+        let mut fragments = with_c((0..32).map(fragment).collect(), &c);
+        fragments.iter_mut().zip(metadata).for_each(|(fragment, word)| fragment.push(word));
+        let text = format!("mma.sp.sync.aligned.m16n8k{k}.row.col.f32.tf32.tf32.f32 {D}, {operands}, 1;");
+        assert_f32(&run_mma(&text, &fragments, 4), &product(&a, &b, &c));
+    }
+}
+
 #[test]
 fn wrong_metadata_is_caught() {
     // Index pairs 0b0000: twice the same element.

@@ -20,6 +20,10 @@ use crate::{
 
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u64 = 256;
+/// Threads of a block of columns at most: each may have 128 registers.
+const COLUMN_THREADS: u64 = 512;
+/// Blocks that fill a device.
+const BLOCKS_WANTED: u64 = 96;
 /// Parallel iterations that fill a device without sharing their inner loops.
 const PLENTY: u64 = 1 << 17;
 /// Threads wanted for a scatter.
@@ -99,9 +103,11 @@ impl Plan {
         if iterations >= PLENTY || inner <= 16 {
             return plan;
         }
-        // 512 threads, so that each may have 128 registers.
-        let team = (inner / 16).next_power_of_two().clamp(4, 16);
-        Plan { team, teams: WARP.into(), interleaved: true, ..plan }
+        // Eight neighbours fill a sector of memory; more only where there are blocks enough without.
+        let enough = |teams: &u64| iterations.div_ceil(*teams) >= BLOCKS_WANTED;
+        let teams = [32, 16].into_iter().find(enough).unwrap_or(8);
+        let team = (inner / 16).next_power_of_two().clamp(4, (COLUMN_THREADS / teams).min(WARP.into()));
+        Plan { team, teams, interleaved: true, ..plan }
     }
 
     fn units(&self) -> u64 {

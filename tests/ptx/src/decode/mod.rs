@@ -88,6 +88,8 @@ fn decode(module: &Module, function: &Function, source: &Arc<str>) -> Result<Ker
     let params = place_params(function, &mut names);
     let mut context = Context { names, labels: HashMap::new(), tables: HashMap::new(), shared_granule: 16 };
     let instructions = declare(function, &mut context, &mut layout)?;
+    let mut opcodes: Vec<String> = instructions.iter().map(|inst| full_name(inst)).collect();
+    opcodes.push("ret".to_owned());
     let mut code = instructions.iter().map(|inst| instruction(inst, &mut context)).collect::<Result<Vec<_>>>()?;
     code.push(Inst {
         guard: None,
@@ -99,6 +101,7 @@ fn decode(module: &Module, function: &Function, source: &Arc<str>) -> Result<Ker
     Ok(Kernel {
         name: function.name.clone(),
         code,
+        opcodes,
         param_bytes: params.last().map_or(0, |param: &Param| param.offset + param.bytes),
         params,
         shared_bytes: layout.shared,
@@ -112,6 +115,12 @@ fn decode(module: &Module, function: &Function, source: &Arc<str>) -> Result<Ker
         shared_granule: context.shared_granule,
         source: source.clone(),
     })
+}
+
+/// The opcode with its modifiers.
+fn full_name(inst: &Instruction) -> String {
+    let parts = std::iter::once(&inst.opcode).chain(&inst.modifiers);
+    parts.map(String::as_str).collect::<Vec<_>>().join(".")
 }
 
 fn place_params(function: &Function, names: &mut Names) -> Vec<Param> {

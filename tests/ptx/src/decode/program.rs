@@ -538,6 +538,8 @@ pub struct Kernel {
     pub name: String,
     /// Instructions; jumps are indices.
     pub code: Vec<Inst>,
+    /// The opcode of each instruction with its modifiers.
+    pub opcodes: Vec<String>,
     /// Parameters in order.
     pub params: Vec<Param>,
     /// Bytes of the parameter block.

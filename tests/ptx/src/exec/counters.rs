@@ -79,6 +79,37 @@ impl Counters {
     }
 }
 
+/// How the addresses of a warp's request lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// All lanes want the same.
+    Same,
+    /// Lane after lane without gap, all 32.
+    Contiguous,
+    /// Anything else.
+    Scattered,
+}
+
+impl Pattern {
+    /// The pattern of accesses of `bytes` by the lanes of `mask`.
+    #[inline]
+    pub fn of(addresses: &[u64; 32], mask: u32, bytes: u64) -> Pattern {
+        if mask != u32::MAX {
+            return Pattern::Scattered;
+        }
+        let (mut same, mut contiguous) = (0, 0);
+        for (lane, &address) in (0..).zip(addresses) {
+            same |= address ^ addresses[0];
+            contiguous |= address ^ addresses[0].wrapping_add(lane * bytes);
+        }
+        match (same, contiguous) {
+            (0, _) => Pattern::Same,
+            (_, 0) => Pattern::Contiguous,
+            _ => Pattern::Scattered,
+        }
+    }
+}
+
 /// Sectors that accesses of `bytes` at `addresses` touch, and the least number that holds their distinct bytes.
 pub fn sectors(addresses: &[u64], bytes: u64) -> (u64, u64) {
     let Some((&first, rest)) = addresses.split_first() else { return (0, 0) };

@@ -201,8 +201,11 @@ fn unary16(r: &mut Registers, mask: u32, op: UnaryOp, ty: Type, approximation: A
     match op {
         UnaryOp::Neg => map1(r, mask, d, a, |a| a ^ signs),
         UnaryOp::Abs => map1(r, mask, d, a, |a| a & !signs),
-        UnaryOp::Ex2 => map1(r, mask, d, a, |a| sixteen(ty, [a], |[a]| f64::from(approximation.ex2(a as f32, false)))),
-        _ => map1(r, mask, d, a, |a| sixteen(ty, [a], |[a]| f64::from(approximation.tanh(a as f32)))),
+        UnaryOp::Ex2 => {
+            let format = Format::of(ty).expect("decoding admits 16-bit formats only");
+            map1(r, mask, d, a, |a| sixteen(ty, [a], |[a]| approximation.ex2_sixteen(a, format)));
+        }
+        _ => map1(r, mask, d, a, |a| sixteen(ty, [a], |[a]| approximation.tanh_sixteen(a))),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::memory::global::GlobalMemory;
 use crate::memory::shared::{Access, Lane, SharedMemory};
 use crate::memory::validity::Validity;
 use crate::memory::{AccessError, LOCAL_WINDOW, PARAM_WINDOW};
+use crate::syntax::tree::Type;
 
 /// Everything a launch needs besides the block in progress.
 pub(super) struct Machine<'a> {
@@ -74,7 +75,7 @@ impl<'a> Machine<'a> {
         let static_bytes = self.kernel.shared_bytes.next_multiple_of(self.kernel.dynamic_align);
         let shared_bytes = (static_bytes + self.geometry.dynamic_shared) as usize;
         let mut block = Block {
-            shared: SharedMemory::new(shared_bytes, self.kernel.shared_granule),
+            shared: SharedMemory::new(shared_bytes, self.kernel.shared_granule, self.threads().div_ceil(LANES)),
             barriers: Barriers::default(),
             warps: (0..self.threads().div_ceil(LANES)).map(|index| Warp { index, ..Warp::default() }).collect(),
         };
@@ -257,7 +258,8 @@ impl<'a> Machine<'a> {
 
     /// Totals from the counts per instruction.
     fn summarise(&mut self) {
-        for (inst, &(executions, lanes)) in self.kernel.code.iter().zip(&self.executed) {
+        let kernel = self.kernel;
+        for ((inst, opcode), &(executions, lanes)) in kernel.code.iter().zip(&kernel.opcodes).zip(&self.executed) {
             if executions == 0 {
                 continue;
             }
@@ -269,21 +271,12 @@ impl<'a> Machine<'a> {
                     self.counters.tensor_macs += executions * macs;
                 }
                 Op::Ternary { op: TernaryOp::Fma, ty, .. } => {
-                    let packed = ty.bytes() == 4 && *ty != crate::syntax::tree::Type::F32;
+                    let packed = ty.bytes() == 4 && *ty != Type::F32;
                     self.counters.fma_macs += lanes * (1 + u64::from(packed));
                 }
                 _ => {}
             }
-            let line = self.kernel.source_line(inst.line);
-            *self.counters.mix.entry(opcode_of(line).to_owned()).or_default() += executions;
+            *self.counters.mix.entry(opcode.clone()).or_default() += executions;
         }
     }
-}
-
-/// The opcode with its modifiers in a line of PTX.
-fn opcode_of(line: &str) -> &str {
-    let mut words = line.trim_start_matches('{').split_whitespace().filter(|word| !word.ends_with(':'));
-    let first = words.next().unwrap_or("ret");
-    let word = if first.starts_with('@') { words.next().unwrap_or(first) } else { first };
-    word.trim_end_matches(';')
 }

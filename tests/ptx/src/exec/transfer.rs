@@ -1,8 +1,8 @@
 //! Loads, stores, atomics and `ldmatrix`.
 
-use super::counters::{bank_passes, sectors};
+use super::counters::{Pattern, bank_passes, sectors};
 use super::machine::{Block, Machine};
-use super::warp::{LANES, Lanes, Warp, lanes_of};
+use super::warp::{LANES, Lanes, Warp, blend, lanes_of};
 use crate::decode::program::{Address, AtomicOp, Elements, Op, Transfer};
 use crate::float::sixteen::Format;
 use crate::memory::shared::{Access, SharedMemory};
@@ -15,6 +15,53 @@ pub(super) struct Place {
     pub lane: usize,
     pub address: u64,
     pub bytes: usize,
+}
+
+/// The accesses of a warp.
+struct Request<'a> {
+    space: Space,
+    addresses: &'a Lanes<u64>,
+    mask: u32,
+    /// Per lane.
+    bytes: usize,
+    pattern: Pattern,
+}
+
+impl<'a> Request<'a> {
+    fn new(space: Space, addresses: &'a Lanes<u64>, mask: u32, bytes: usize) -> Request<'a> {
+        Request { space, addresses, mask, bytes, pattern: Pattern::of(addresses, mask, bytes as u64) }
+    }
+
+    /// First address and size of all accesses together, if they are aligned and without gaps.
+    fn run(&self) -> Option<(u64, usize)> {
+        let aligned = self.addresses[0].is_multiple_of(self.bytes as u64);
+        match self.pattern {
+            Pattern::Same if aligned => Some((self.addresses[0], self.bytes)),
+            Pattern::Contiguous if aligned => Some((self.addresses[0], LANES * self.bytes)),
+            _ => None,
+        }
+    }
+}
+
+/// Copies `N` bytes for each lane, `step` bytes apart.
+fn spread<const N: usize>(source: &[u8], step: usize, data: &mut [[u8; 16]; LANES]) {
+    for (lane, target) in data.iter_mut().enumerate() {
+        target[..N].copy_from_slice(&source[lane * step..lane * step + N]);
+    }
+}
+
+/// The addresses of the lanes of `mask`, packed, and their number.
+fn active(addresses: &Lanes<u64>, mask: u32) -> (Lanes<u64>, usize) {
+    if mask == u32::MAX {
+        return (*addresses, LANES);
+    }
+    let mut packed = [0; LANES];
+    let mut count = 0;
+    for lane in lanes_of(mask) {
+        packed[count] = addresses[lane];
+        count += 1;
+    }
+    (packed, count)
 }
 
 /// The offset in shared memory of an address in the shared space or the generic one.
@@ -57,12 +104,7 @@ impl Machine<'_> {
 
     /// Counts a request to global memory.
     pub(super) fn count_global(&mut self, addresses: &Lanes<u64>, mask: u32, bytes: usize, store: bool) {
-        let mut active = [0; LANES];
-        let mut count = 0;
-        for lane in lanes_of(mask) {
-            active[count] = addresses[lane];
-            count += 1;
-        }
+        let (active, count) = active(addresses, mask);
         let (transactions, ideal) = sectors(&active[..count], bytes as u64);
         let traffic = if store { &mut self.counters.global_stores } else { &mut self.counters.global_loads };
         traffic.requests += 1;
@@ -71,14 +113,20 @@ impl Machine<'_> {
         traffic.ideal += ideal;
     }
 
-    fn count_shared(&mut self, addresses: &Lanes<u64>, mask: u32, bytes: usize) {
-        let mut active = [(0, 0); LANES];
+    fn count_shared(&mut self, addresses: &Lanes<u64>, mask: u32, bytes: usize, pattern: Pattern) {
+        let mut offsets = [(0, 0); LANES];
         let mut count = 0;
-        for lane in lanes_of(mask) {
-            active[count] = (lane, shared_offset(addresses[lane]));
-            count += 1;
-        }
-        let (transactions, ideal) = bank_passes(&active[..count], bytes as u64);
+        let (transactions, ideal) = if pattern == Pattern::Scattered {
+            for lane in lanes_of(mask) {
+                offsets[count] = (lane, shared_offset(addresses[lane]));
+                count += 1;
+            }
+            bank_passes(&offsets[..count], bytes as u64)
+        } else {
+            count = LANES;
+            let passes = bytes.div_ceil(4) as u64;
+            (passes, passes)
+        };
         self.counters.shared.requests += 1;
         self.counters.shared.bytes += (count * bytes) as u64;
         self.counters.shared.transactions += transactions;
@@ -86,10 +134,10 @@ impl Machine<'_> {
     }
 
     /// Counts a request to whichever space its first lane names.
-    fn count_request(&mut self, space: Space, addresses: &Lanes<u64>, mask: u32, bytes: usize, store: bool) {
-        match resolve(space, addresses[mask.trailing_zeros() as usize]) {
-            Space::Global => self.count_global(addresses, mask, bytes, store),
-            Space::Shared => self.count_shared(addresses, mask, bytes),
+    fn count_request(&mut self, request: &Request<'_>, store: bool) {
+        match resolve(request.space, request.addresses[request.mask.trailing_zeros() as usize]) {
+            Space::Global => self.count_global(request.addresses, request.mask, request.bytes, store),
+            Space::Shared => self.count_shared(request.addresses, request.mask, request.bytes, request.pattern),
             _ => {}
         }
     }
@@ -97,25 +145,71 @@ impl Machine<'_> {
     pub(super) fn load(&mut self, warp: &mut Warp, block: &mut Block, transfer: &Transfer, mask: u32) {
         let addresses = self.addresses(warp, &transfer.address);
         let size = transfer.ty.bytes();
-        let bytes = size * usize::from(transfer.count);
-        self.count_request(transfer.space, &addresses, mask, bytes, false);
-        let mut values = [[0; LANES]; 4];
-        for lane in lanes_of(mask) {
-            let place = Place { lane, address: addresses[lane], bytes };
-            match self.read_lane(warp, &mut block.shared, transfer.space, place) {
-                Ok(data) => {
-                    for (value, element) in values.iter_mut().zip(data[..bytes].chunks_exact(size)) {
-                        value[lane] = extended(bits_from(element), transfer.ty);
-                    }
+        let request = Request::new(transfer.space, &addresses, mask, size * usize::from(transfer.count));
+        self.count_request(&request, false);
+        let mut data = [[0; 16]; LANES];
+        if !self.read_together(warp, &mut block.shared, &request, &mut data) {
+            for lane in lanes_of(mask) {
+                let place = Place { lane, address: addresses[lane], bytes: request.bytes };
+                match self.read_lane(warp, &mut block.shared, transfer.space, place) {
+                    Ok(value) => data[lane] = value,
+                    Err(error) => self.report_access(warp, place, error),
                 }
-                Err(error) => self.report_access(warp, place, error),
             }
         }
-        for (value, reg) in values.iter().zip(&transfer.registers[..usize::from(transfer.count)]) {
-            if let Some(reg) = reg {
-                warp.registers.write(*reg, transfer.wide, mask, value);
+        for (index, reg) in transfer.registers[..usize::from(transfer.count)].iter().enumerate() {
+            let Some(reg) = reg else { continue };
+            if size == 4 && !transfer.wide {
+                let word = |d: &[u8; 16]| [d[4 * index], d[4 * index + 1], d[4 * index + 2], d[4 * index + 3]];
+                let value = std::array::from_fn(|lane| u32::from_le_bytes(word(&data[lane])));
+                blend(&mut warp.registers.narrow[*reg as usize], &value, mask);
+            } else {
+                let bits = |lane: usize| bits_from(&data[lane][size * index..size * (index + 1)]);
+                let value = std::array::from_fn(|lane| extended(bits(lane), transfer.ty));
+                warp.registers.write(*reg, transfer.wide, mask, &value);
             }
         }
+    }
+
+    /// Reads for all lanes at once if they want the same or neighbouring places and nothing is wrong with that.
+    fn read_together(
+        &mut self,
+        warp: &Warp,
+        shared: &mut SharedMemory,
+        request: &Request<'_>,
+        data: &mut [[u8; 16]; LANES],
+    ) -> bool {
+        let Some((start, total)) = request.run() else { return false };
+        let source = match resolve(request.space, start) {
+            Space::Global => self.memory.load(start, total, &mut self.hint).ok(),
+            Space::Shared => self.shared_run(shared, warp, request, Access::Read).map(|bytes| &*bytes),
+            _ => None,
+        };
+        let Some(source) = source else { return false };
+        let step = if request.pattern == Pattern::Same { 0 } else { request.bytes };
+        match request.bytes {
+            4 => spread::<4>(source, step, data),
+            8 => spread::<8>(source, step, data),
+            16 => spread::<16>(source, step, data),
+            2 => spread::<2>(source, step, data),
+            _ => spread::<1>(source, step, data),
+        }
+        true
+    }
+
+    fn shared_run<'s>(
+        &self,
+        shared: &'s mut SharedMemory,
+        warp: &Warp,
+        request: &Request<'_>,
+        access: Access,
+    ) -> Option<&'s mut [u8]> {
+        let (start, _) = request.run()?;
+        let lanes = if request.pattern == Pattern::Same { 0..1 } else { 0..LANES as u8 };
+        if !self.options.warp_races {
+            return None;
+        }
+        shared.access_together(shared_offset(start), request.bytes, lanes, warp.index as u8, access)
     }
 
     fn read_lane(
@@ -166,22 +260,48 @@ impl Machine<'_> {
     pub(super) fn store(&mut self, warp: &mut Warp, block: &mut Block, transfer: &Transfer, mask: u32) {
         let addresses = self.addresses(warp, &transfer.address);
         let size = transfer.ty.bytes();
-        let bytes = size * usize::from(transfer.count);
-        self.count_request(transfer.space, &addresses, mask, bytes, true);
-        let mut values = [[0; LANES]; 4];
-        for (value, reg) in values.iter_mut().zip(transfer.registers.iter().flatten()) {
-            *value = warp.registers.read(*reg, transfer.wide);
+        let request = Request::new(transfer.space, &addresses, mask, size * usize::from(transfer.count));
+        self.count_request(&request, true);
+        let mut data = [[0; 16]; LANES];
+        for (index, reg) in transfer.registers.iter().flatten().enumerate() {
+            let value = warp.registers.read(*reg, transfer.wide);
+            for (bytes, value) in data.iter_mut().zip(value) {
+                bytes[size * index..size * (index + 1)].copy_from_slice(&value.to_le_bytes()[..size]);
+            }
+        }
+        if self.write_together(warp, &mut block.shared, &request, &data) {
+            return;
         }
         for lane in lanes_of(mask) {
-            let mut data = [0; 16];
-            for (element, value) in data[..bytes].chunks_exact_mut(size).zip(&values) {
-                element.copy_from_slice(&value[lane].to_le_bytes()[..size]);
-            }
-            let place = Place { lane, address: addresses[lane], bytes };
-            if let Err(error) = self.write_lane(warp, &mut block.shared, transfer.space, place, &data[..bytes]) {
+            let place = Place { lane, address: addresses[lane], bytes: request.bytes };
+            let bytes = &data[lane][..request.bytes];
+            if let Err(error) = self.write_lane(warp, &mut block.shared, transfer.space, place, bytes) {
                 self.report_access(warp, place, error);
             }
         }
+    }
+
+    /// Writes for all lanes at once if they want neighbouring places and nothing is wrong with that.
+    fn write_together(
+        &mut self,
+        warp: &Warp,
+        shared: &mut SharedMemory,
+        request: &Request<'_>,
+        data: &[[u8; 16]; LANES],
+    ) -> bool {
+        let Some((start, total)) = request.run().filter(|_| request.pattern == Pattern::Contiguous) else {
+            return false;
+        };
+        let target = match resolve(request.space, start) {
+            Space::Global => self.memory.store(start, total, &mut self.hint).ok(),
+            Space::Shared => self.shared_run(shared, warp, request, Access::Write),
+            _ => None,
+        };
+        let Some(target) = target else { return false };
+        for (bytes, data) in target.chunks_exact_mut(request.bytes).zip(data) {
+            bytes.copy_from_slice(&data[..request.bytes]);
+        }
+        true
     }
 
     fn write_lane(
@@ -217,7 +337,7 @@ impl Machine<'_> {
         let Op::Atomic { op, space, ty, d, wide, address, a, b } = op else { return };
         let addresses = self.addresses(warp, address);
         let bytes = ty.bytes();
-        self.count_request(*space, &addresses, mask, bytes, true);
+        self.count_request(&Request::new(*space, &addresses, mask, bytes), true);
         let operand = warp.registers.read(*a, *wide);
         let second = b.map_or([0; LANES], |b| warp.registers.read(b, *wide));
         let mut old = [0; LANES];
@@ -279,7 +399,7 @@ impl Machine<'_> {
         let addresses = self.addresses(warp, address);
         let rows = 8 * usize::from(count);
         let row_mask = if rows == LANES { u32::MAX } else { (1 << rows) - 1 };
-        self.count_shared(&addresses, row_mask, 16);
+        self.count_shared(&addresses, row_mask, 16, Pattern::Scattered);
         let mut matrix = [[0u16; 8]; LANES];
         for (lane, row) in matrix.iter_mut().enumerate().take(rows) {
             let place = Place { lane, address: addresses[lane], bytes: 16 };

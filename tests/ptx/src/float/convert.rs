@@ -15,6 +15,9 @@ enum Number {
 
 /// Converts the raw bits of one lane. Sources may be wider than their type; results are extended to the register.
 pub fn convert(cvt: &Cvt, bits: u64) -> u64 {
+    if let Some(value) = convert_quickly(cvt, bits) {
+        return value;
+    }
     let number = read(cvt.from, bits, cvt.mode);
     let value = match (number, cvt.to.is_float()) {
         (Number::Integer(value), false) => integer(value, cvt.to, cvt.mode.sat),
@@ -26,8 +29,30 @@ pub fn convert(cvt: &Cvt, bits: u64) -> u64 {
     if cvt.d.1 || cvt.to.bytes() == 8 { value } else { value & 0xffff_ffff }
 }
 
+/// The frequent conversions without a detour over wide numbers.
+#[inline]
+fn convert_quickly(cvt: &Cvt, bits: u64) -> Option<u64> {
+    let plain = !cvt.mode.sat && !cvt.mode.relu && !cvt.mode.ftz;
+    match (cvt.from, cvt.to) {
+        (Type::U32, Type::U64) if plain => Some(bits & 0xffff_ffff),
+        (Type::S32, Type::S64) if plain => Some(i64::from(bits as i32) as u64),
+        (Type::U64 | Type::S64, Type::U32 | Type::S32) if plain && !cvt.d.1 => Some(bits & 0xffff_ffff),
+        (Type::Bf16, Type::F32) if plain && !cvt.integral && (bits & 0x7fff) <= 0x7f80 => Some((bits & 0xffff) << 16),
+        (Type::F32, Type::Bf16) if plain && cvt.mode.round == Round::Nearest => Some(u64::from(to_bf16(bits as u32))),
+        _ => None,
+    }
+}
+
+/// Rounds an f32 to nearest, ties to even.
+fn to_bf16(bits: u32) -> u16 {
+    if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
 /// Two f32 to a packed pair; `a` is the upper half.
 pub fn convert_pair(cvt: &Cvt, a: u32, b: u32) -> u32 {
+    if cvt.to == Type::Bf16x2 && cvt.mode == Mode::default() {
+        return u32::from(to_bf16(a)) << 16 | u32::from(to_bf16(b));
+    }
     let half = |bits: u32| {
         let value = float_in(bits, cvt.mode);
         let format = Format::of(cvt.to).expect("decoding admits 16-bit formats only");

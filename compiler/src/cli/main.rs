@@ -11,6 +11,7 @@ mod generate;
 mod inspect;
 mod output;
 mod plan;
+mod profile;
 mod progress;
 mod run;
 mod sources;

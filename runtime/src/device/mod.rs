@@ -2,13 +2,17 @@
 //! sees bytes at offsets.
 
 mod arena;
+mod ceilings;
 mod cpu;
 pub mod float;
 mod pool;
+mod timeline;
 
 pub use arena::Arena;
+pub use ceilings::Ceilings;
 pub use cpu::{Cpu, supported};
 pub use pool::{Pool, share};
+pub use timeline::StageTime;
 
 use crate::artifact::Isa;
 use crate::code::CodeError;

@@ -3,7 +3,7 @@
 use super::Direct;
 use crate::{
     ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
-    micro::Tile,
+    micro::{Machine, Step, Tile},
     stage::tile_count,
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Plan {
     pub rows: u64,
     /// Panels of a tile's columns; each holds columns of one place of the outer column dims.
     pub panels: u64,
+    /// What the microkernel multiplies at once; all depths count such steps.
+    pub step: Step,
     pub depth: u64,
     last_columns: u64,
     pub rows_per_unit: u64,
@@ -92,10 +94,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn new(kernel: &Kernel, gemm: &Gemm, lanes: u32) -> Plan {
+    pub fn new(kernel: &Kernel, gemm: &Gemm, machine: Machine) -> Plan {
+        let (lanes, step) = (machine.lanes, machine.step(gemm.precision));
         let tile = Tile::new(lanes);
         let product = |dims: &[u64]| dims.iter().product::<u64>();
-        let (batch, rows, depth) = (product(&gemm.batch), product(&gemm.m), product(&gemm.k));
+        let (batch, rows, depth) = (product(&gemm.batch), product(&gemm.m), product(&gemm.k).div_ceil(step.elements()));
         let last_columns = gemm.n.last().copied().unwrap_or(1);
         let panels = product(&gemm.n) / last_columns * last_columns.div_ceil(tile.columns());
         let depth_blocks = depth.div_ceil(DEPTH_BLOCK);
@@ -105,6 +108,7 @@ impl Plan {
             batch,
             rows,
             panels,
+            step,
             depth,
             last_columns,
             rows_per_unit: rows,

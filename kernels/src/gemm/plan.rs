@@ -19,6 +19,10 @@ const PANEL_BLOCK: u64 = 32;
 const RIGHT_BLOCK: u64 = 48 * 1024;
 /// Units aimed at, so that a static split balances.
 const UNITS_WANTED: u64 = 32;
+/// Panels that one unit takes at least, if [`FEWEST_UNITS`] are left.
+const PANELS_TOGETHER: u64 = 4;
+/// Units that must be left for threads.
+const FEWEST_UNITS: u64 = 8;
 /// Multiply-adds below which a tile is not worth its own launch.
 const WORK_PER_TILE: u64 = 128 * 1024;
 /// Elements below which a packing tile is not worth its own launch.
@@ -143,7 +147,9 @@ impl Plan {
             self.right_place = if self.rows_per_unit < self.rows { Place::Workspace } else { Place::Scratch };
         } else {
             let limit = (RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1);
-            self.panels_per_unit = self.panels.div_ceil(wanted).clamp(1, limit);
+            // Neighbouring panels are packed from the same rows: one alone would use two cache lines of each.
+            let together = (self.panels / FEWEST_UNITS).clamp(1, PANELS_TOGETHER);
+            self.panels_per_unit = self.panels.div_ceil(wanted).max(together).min(limit);
             self.left_place = if self.panels_per_unit < self.panels { Place::Workspace } else { Place::Scratch };
         }
         self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);

@@ -8,7 +8,10 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
-use trainc_runtime::{Options, Session, Values, artifact::Artifact};
+use trainc_runtime::{
+    Options, Session, Values,
+    artifact::{Artifact, Isa},
+};
 
 /// Sources in memory: one program without imports besides the standard library.
 #[derive(Default)]
@@ -45,9 +48,13 @@ pub fn compile(name: &str, text: &str, set: &[(&str, &str)]) -> Compilation {
 
 /// The artifact of a program text for this machine.
 pub fn artifact(name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
+    artifact_for(trainc_kernels::host_isa(), name, text, set)
+}
+
+/// The artifact of a program text for an instruction set.
+pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
-    let isas = [trainc_kernels::host_isa()];
-    compile(name, text, set).artifact(&isas, &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+    compile(name, text, set).artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A session that runs a program text.

@@ -23,9 +23,8 @@ FOREIGN = ("OPENBLAS_", "MKL_", "DNNL_", "ONEDNN_", "ATEN_", "NVPL_", "GOTO_", "
 PEERS = {
     "f32": {
         "torch": [],
-        "torch medium": ["--medium"],
-        "torch tuned": ["--medium", "--compile", "--written"],
         "torch compiled": ["--compile", "--written"],
+        "torch tuned": ["--medium", "--compile", "--written"],
     },
     "bf16": {"torch": [], "torch tuned": ["--compile", "--written"]},
 }
@@ -54,7 +53,8 @@ def commands(arguments, workload, precision):
         script = [arguments.python, str(ROOT / "tests/bench/torch_step.py"), workload]
         script += ["--precision", precision, "--steps", steps, "--threads", threads]
         found |= {name: script + extra for name, extra in PEERS[precision].items()}
-    return found
+    chosen = {name: command for name, command in found.items() if not arguments.systems or name in arguments.systems}
+    return {name: arguments.under.split() + command for name, command in chosen.items()}
 
 
 def measure(arguments, workload, precision):
@@ -71,9 +71,11 @@ def spread(values, digits):
 
 
 def report(workload, precision, rounds):
+    if not any(rounds):
+        return
     print(f"\n{workload} {precision}")
     print(f"  {'system':<16} {'ms per step':>26} {'times trainc':>20} {'peak MB':>9} {'first step s':>13}")
-    for name in rounds[0]:
+    for name in dict.fromkeys(name for r in rounds for name in r):
         runs = [(r[name], r.get("trainc")) for r in rounds if name in r]
         times = [run["step_ms"]["median"] for run, _ in runs]
         ratios = [run["step_ms"]["median"] / ours["step_ms"]["median"] for run, ours in runs if ours]
@@ -91,6 +93,8 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", default=list(STEPS))
     parser.add_argument("--precision", nargs="*", default=["f32", "bf16"])
+    parser.add_argument("--systems", nargs="*", help="only these rows")
+    parser.add_argument("--under", default="", help="run each measurement under this command, e.g. 'taskset -c 0,1'")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     everything = {}

@@ -50,7 +50,7 @@ pub fn by_kernel(session: &Session, facts: &[Facts]) -> Vec<Group> {
         group.facts.bytes_written += known.bytes_written;
     }
     groups.retain(|group| group.launches > 0);
-    groups.sort_by(|a, b| b.time.cmp(&a.time));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.time));
     groups
 }
 

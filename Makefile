@@ -18,7 +18,7 @@ help:
 	@echo "make test-ptxas  assemble the CUDA code of every example with NVIDIA's ptxas (from the Python package index)"
 	@echo "make digits  write dsl-examples/digits.csv (8x8 digits, from the scikit-learn package)"
 	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
-	@echo "make bench   step times of the workloads in dsl-examples/bench"
+	@echo "make bench   step times of the workloads in dsl-examples/bench, beside PyTorch's if target/torch has it"
 
 demo: setup
 	cargo build --release -p trainc
@@ -67,4 +67,4 @@ bless:
 
 bench: setup
 	cargo build --release -p trainc
-	for w in w1 w2 w3 w4; do target/release/trainc bench dsl-examples/bench/$$w.train || exit 1; done
+	python3 tests/bench/compare.py $(if $(wildcard target/torch/bin/python),--python target/torch/bin/python)

@@ -1,6 +1,6 @@
 //! Times matrix products against the machine's peak of fused multiply-adds, on one thread.
 //!
-//! `cargo run --release -p trainc-kernels --example gemm_bench`
+//! `cargo run --release -p trainc-kernels --example gemm_bench [bf16] [FILTER]`, e.g. `gemm_bench bf16 3072`.
 
 use trainc_kernels::{
     Options, compile, host_isa,
@@ -9,10 +9,10 @@ use trainc_kernels::{
         Body, Buffer, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store,
     },
 };
-use trainc_runtime::code::LoadedCode;
+use trainc_runtime::{code::LoadedCode, device::Ceilings};
 
 /// `c[m, n] = Σ a[m, k] b[k, n]`; `transposed` says whether each factor lies the other way round.
-fn product([batch, m, n, k]: [u64; 4], transposed: [bool; 2]) -> Kernel {
+fn product([batch, m, n, k]: [u64; 4], transposed: [bool; 2], precision: Precision) -> Kernel {
     let place = |row: u32, column: u32, rows: u64, columns: u64, transposed: bool| {
         let (row_stride, column_stride) = if transposed { (1, rows) } else { (columns, 1) };
         let strides = [(0, rows * columns), (row, row_stride), (column, column_stride)];
@@ -26,7 +26,7 @@ fn product([batch, m, n, k]: [u64; 4], transposed: [bool; 2]) -> Kernel {
     let buffer = |elements, access| Buffer { dtype: DType::F32, elements, access };
     let buffers = vec![buffer(batch * m * k, Read), buffer(batch * k * n, Read), buffer(batch * m * n, Write)];
     let (batch, m, n, k) = (vec![batch], vec![m], vec![n], vec![k]);
-    let body = Body::Gemm(Gemm { batch, m, n, k, exprs, lhs, rhs, precision: Precision::F32, stores });
+    let body = Body::Gemm(Gemm { batch, m, n, k, exprs, lhs, rhs, precision, stores });
     Kernel { label: "product".into(), buffers, body }
 }
 
@@ -80,55 +80,19 @@ fn best_time(kernel: &Kernel) -> f64 {
 }
 
 /// GF/s of a product that never leaves the first-level cache: the microkernel alone.
-fn resident_peak() -> f64 {
+fn resident_peak(precision: Precision) -> f64 {
     let sizes = [1, 96, 16, 256];
-    2.0 * sizes.iter().product::<u64>() as f64 / best_time(&product(sizes, [false, false])) / 1e9
-}
-
-/// GF/s of independent 256-bit fused multiply-adds in registers. In assembly, so that no setting of the compiler counts.
-fn register_peak() -> f64 {
-    let count: u64 = 10_000_000;
-    let mut best = f64::INFINITY;
-    for _ in 0..10 {
-        let start = thread_seconds();
-        // SAFETY: only the named registers change; kernels for this machine need AVX2 and FMA anyway.
-        unsafe {
-            std::arch::asm!(
-                "vxorps ymm12, ymm12, ymm12",
-                "vxorps ymm13, ymm13, ymm13",
-                "2:",
-                "vfmadd231ps ymm0, ymm12, ymm13",
-                "vfmadd231ps ymm1, ymm12, ymm13",
-                "vfmadd231ps ymm2, ymm12, ymm13",
-                "vfmadd231ps ymm3, ymm12, ymm13",
-                "vfmadd231ps ymm4, ymm12, ymm13",
-                "vfmadd231ps ymm5, ymm12, ymm13",
-                "vfmadd231ps ymm6, ymm12, ymm13",
-                "vfmadd231ps ymm7, ymm12, ymm13",
-                "vfmadd231ps ymm8, ymm12, ymm13",
-                "vfmadd231ps ymm9, ymm12, ymm13",
-                "vfmadd231ps ymm10, ymm12, ymm13",
-                "vfmadd231ps ymm11, ymm12, ymm13",
-                "dec {count}",
-                "jnz 2b",
-                "vzeroall",
-                count = inout(reg) count => _,
-                out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _, out("ymm5") _,
-                out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
-                options(nostack),
-            );
-        }
-        best = best.min(thread_seconds() - start);
-    }
-    count as f64 * 12.0 * 16.0 / best / 1e9
+    2.0 * sizes.iter().product::<u64>() as f64 / best_time(&product(sizes, [false, false], precision)) / 1e9
 }
 
 fn main() {
-    let peak = register_peak();
-    println!("peak of 256-bit FMA: {peak:.1} GF/s; microkernel in cache: {:.1} GF/s", resident_peak());
+    let ceilings = Ceilings::measure(1).expect("one thread and some memory");
+    let bf16 = std::env::args().any(|argument| argument == "bf16");
+    let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    let peak = if bf16 { ceilings.bf16_flops.unwrap_or(ceilings.f32_flops) } else { ceilings.f32_flops } / 1e9;
+    println!("peak of multiply-adds: {peak:.1} GF/s; microkernel in cache: {:.1} GF/s", resident_peak(precision));
     println!("{:>24} {:>8} {:>10} {:>8} {:>8}", "batch, m, n, k", "layout", "ms", "GF/s", "of peak");
-    let filter = std::env::args().nth(1).unwrap_or_default();
+    let filter = std::env::args().skip(1).find(|argument| argument != "bf16").unwrap_or_default();
     for sizes in [
         [1, 4096, 768, 192],
         [1, 1024, 1024, 1024],
@@ -147,7 +111,7 @@ fn main() {
         for (name, transposed) in [("nn", [false, false]), ("nt", [false, true]), ("tn", [true, false])] {
             let label = format!("{sizes:?} {name}");
             if label.contains(&filter) {
-                let seconds = best_time(&product(sizes, transposed));
+                let seconds = best_time(&product(sizes, transposed, precision));
                 let speed = 2.0 * sizes.iter().product::<u64>() as f64 / seconds / 1e9;
                 let sizes = format!("{sizes:?}");
                 println!("{sizes:>24} {name:>8} {:>10.3} {speed:>8.1} {:>7.0}%", seconds * 1e3, 100.0 * speed / peak);

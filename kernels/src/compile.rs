@@ -7,7 +7,7 @@ use crate::{
     emit::builder::Builder,
     gemm,
     ir::{Body, Kernel},
-    micro::MicroKernels,
+    micro::{Machine, MicroKernels},
     nest,
     stage::Lowered,
 };
@@ -68,7 +68,7 @@ pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     }
     match &kernel.body {
         Body::Gemm(product) => {
-            [8, 16].map(|lanes| gemm::workspace_bytes(kernel, product, lanes)).into_iter().max().unwrap_or(0)
+            Machine::ALL.map(|machine| gemm::workspace_bytes(kernel, product, machine)).into_iter().max().unwrap_or(0)
         }
         Body::Nest(nest) => nest::workspace_bytes(kernel, nest),
         Body::Attention(_) | Body::AttentionBackward(_) => 0,
@@ -164,7 +164,7 @@ struct Unit {
 
 impl Unit {
     fn new(isa: Isa) -> Unit {
-        Unit { builder: Builder::default(), micro: MicroKernels::new(lanes(isa)) }
+        Unit { builder: Builder::default(), micro: MicroKernels::new(machine(isa)) }
     }
 
     fn lower(&mut self, kernel: &Kernel, number: usize) -> Lowered {
@@ -184,11 +184,12 @@ impl Unit {
     }
 }
 
-/// f32 lanes of a processor's vector.
-fn lanes(isa: Isa) -> u32 {
+/// The processor that an instruction set is of.
+fn machine(isa: Isa) -> Machine {
     match isa {
-        Isa::X86V3 => 8,
-        Isa::X86V4 | Isa::X86V4Bf16 => 16,
+        Isa::X86V3 => Machine::new(8, false),
+        Isa::X86V4 => Machine::new(16, false),
+        Isa::X86V4Bf16 => Machine::new(16, true),
         _ => unreachable!("device code is not made of vectors"),
     }
 }

@@ -5,7 +5,10 @@
 //! The left factor is read element by element through two strides, so that a row-major operand needs no packing; the
 //! right one lies in panels of one tile's columns, `panel[k][column]`.
 
-use crate::emit::builder::{Builder, Elem, Type, Value};
+use crate::{
+    emit::builder::{Builder, Elem, Type, Value},
+    ir::Precision,
+};
 use std::collections::BTreeSet;
 
 /// Iterations of the contraction that the microkernel's loop does at once.
@@ -31,6 +34,48 @@ impl Tile {
     }
 }
 
+/// What one step of a contraction multiplies. Both have the size of an f32, so that packing and addressing are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Step {
+    /// An f32 with an f32.
+    Float,
+    /// Two neighbours along the contraction, as bf16, with two others.
+    Bf16Pair,
+}
+
+impl Step {
+    /// Elements of the contraction in a step.
+    pub fn elements(self) -> u64 {
+        match self {
+            Step::Float => 1,
+            Step::Bf16Pair => 2,
+        }
+    }
+}
+
+/// What microkernels and packing can use of an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Machine {
+    /// f32 lanes of a vector.
+    pub lanes: u32,
+    /// Whether there is an instruction for [`Step::Bf16Pair`].
+    pub bf16_pairs: bool,
+}
+
+impl Machine {
+    /// All kinds of machine that code is generated for.
+    pub const ALL: [Machine; 3] = [Machine::new(8, false), Machine::new(16, false), Machine::new(16, true)];
+
+    pub const fn new(lanes: u32, bf16_pairs: bool) -> Machine {
+        Machine { lanes, bf16_pairs }
+    }
+
+    /// The steps of a product whose factors are rounded like this.
+    pub fn step(self, precision: Precision) -> Step {
+        if self.bf16_pairs && precision == Precision::Bf16 { Step::Bf16Pair } else { Step::Float }
+    }
+}
+
 /// The left factor of a microkernel call: element (row, k) lies at `pointer + row · row_stride + k · k_stride`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
@@ -50,19 +95,27 @@ pub(crate) struct Output {
 
 /// The microkernels that a module calls.
 pub(crate) struct MicroKernels {
+    pub machine: Machine,
     pub tile: Tile,
-    used: BTreeSet<u64>,
+    used: BTreeSet<(Step, u64)>,
 }
 
 impl MicroKernels {
-    pub fn new(lanes: u32) -> MicroKernels {
-        MicroKernels { tile: Tile::new(lanes), used: BTreeSet::new() }
+    pub fn new(machine: Machine) -> MicroKernels {
+        MicroKernels { machine, tile: Tile::new(machine.lanes), used: BTreeSet::new() }
     }
 
-    /// Calls the microkernel for `rows` rows (at most a tile's): `result = left · right [+ result]` over `depth`.
-    pub fn call(&mut self, b: &mut Builder, rows: u64, left: Left, right: Value, depth: Value, result: Output) {
+    /// Calls the microkernel for `rows` rows (at most a tile's): `result = left · right [+ result]` over `depth` steps.
+    pub fn call(
+        &mut self,
+        b: &mut Builder,
+        (step, rows): (Step, u64),
+        left: Left,
+        (right, depth): (Value, Value),
+        result: Output,
+    ) {
         debug_assert!((1..=self.tile.rows).contains(&rows));
-        self.used.insert(rows);
+        self.used.insert((step, rows));
         let args = [
             left.pointer,
             left.row_stride,
@@ -73,37 +126,46 @@ impl MicroKernels {
             result.row_stride,
             result.accumulate,
         ];
-        b.call(&symbol(rows), &args);
+        b.call(&symbol(step, rows), &args);
     }
 
     /// Emits the functions that were called.
     pub fn emit(&self, b: &mut Builder) {
-        self.used.iter().for_each(|&rows| emit(b, self.tile, rows));
+        self.used.iter().for_each(|&(step, rows)| emit(b, self.tile, step, rows));
     }
 }
 
-fn symbol(rows: u64) -> String {
-    format!("multiply_{rows}")
+fn symbol(step: Step, rows: u64) -> String {
+    match step {
+        Step::Float => format!("multiply_{rows}"),
+        Step::Bf16Pair => format!("multiply_bf16_{rows}"),
+    }
 }
 
-fn emit(b: &mut Builder, tile: Tile, rows: u64) {
+fn emit(b: &mut Builder, tile: Tile, step: Step, rows: u64) {
     let (p, i) = (Type::POINTER, Type::I64);
-    b.function(&symbol(rows), false, &[p, i, i, p, i, p, i, i], |b, args| {
+    b.function(&symbol(step, rows), false, &[p, i, i, p, i, p, i, i], |b, args| {
         let &[left, row_stride, k_stride, right, depth, result, result_stride, accumulate] = args else {
             unreachable!("eight parameters were declared")
         };
         let zero = b.float(tile.lanes, 0.0);
         let sums = vec![zero; 2 * rows as usize];
         let left = Left { pointer: left, row_stride, k_stride };
-        let sums = contraction(b, tile, left, right, depth, sums);
+        let sums = contraction(b, (tile, step), left, (right, depth), sums);
         finish(b, tile, &sums, Output { pointer: result, row_stride: result_stride, accumulate });
     });
 }
 
-/// The loops over k: unrolled, then the rest. Two pointers advance; rows are reached by offsets in bytes. LLVM must take
+/// The loops over the steps: unrolled, then the rest. Two pointers advance; rows are reached by offsets in bytes. LLVM must take
 /// these and the advanced pointer as unrelated numbers, or it would chain their additions (and the loop wait for them)
 /// or keep their combinations in more registers than there are.
-fn contraction(b: &mut Builder, tile: Tile, left: Left, right: Value, depth: Value, sums: Vec<Value>) -> Vec<Value> {
+fn contraction(
+    b: &mut Builder,
+    (tile, kind): (Tile, Step),
+    left: Left,
+    (right, depth): (Value, Value),
+    sums: Vec<Value>,
+) -> Vec<Value> {
     let (zero, one, unroll) = (b.i64(0), b.i64(1), b.i64(UNROLL));
     let rows = sums.len() as u64 / 2;
     let offsets: Vec<Value> = (1..rows)
@@ -121,7 +183,7 @@ fn contraction(b: &mut Builder, tile: Tile, left: Left, right: Value, depth: Val
         let mut inside = open.carried.clone();
         let iterations = if step == one { 1 } else { UNROLL };
         for _ in 0..iterations {
-            let sums = rank_one(b, tile, (inside[0], &offsets), inside[1], &inside[2..]);
+            let sums = rank_one(b, (tile, kind), (inside[0], &offsets), inside[1], &inside[2..]);
             let advanced = b.byte_at(inside[0], k_stride);
             inside[0] = b.opaque(advanced);
             inside[1] = b.float_after(inside[1], tile.columns());
@@ -132,10 +194,10 @@ fn contraction(b: &mut Builder, tile: Tile, left: Left, right: Value, depth: Val
     state.split_off(2)
 }
 
-/// `sums += left[.., k] ⊗ right[k, ..]`
+/// `sums += left[.., k] ⊗ right[k, ..]`, for one step `k` of the contraction.
 fn rank_one(
     b: &mut Builder,
-    tile: Tile,
+    (tile, step): (Tile, Step),
     (left, offsets): (Value, &[Value]),
     right: Value,
     sums: &[Value],
@@ -149,7 +211,10 @@ fn rank_one(
         let address = if row == 0 { left } else { b.byte_at(left, offsets[row - 1]) };
         let factor = b.load(address, Type::scalar(Elem::F32), false);
         let factor = b.splat(factor, tile.lanes);
-        next.extend([0, 1].map(|half| b.fma(factor, halves[half], sums[half])));
+        next.extend([0, 1].map(|half| match step {
+            Step::Float => b.fma(factor, halves[half], sums[half]),
+            Step::Bf16Pair => b.dot_bf16(factor, halves[half], sums[half]),
+        }));
     }
     next
 }

@@ -101,6 +101,19 @@ fn products_agree_in_every_layout_and_blocking() {
     }
 }
 
+/// Steps of two: odd contractions, whole and partial vectors of pairs, several blocks of the contraction.
+#[test]
+fn products_of_bf16_agree_in_every_layout_and_blocking() {
+    for sizes in [[1, 1, 1, 1], [1, 13, 5, 31], [1, 65, 33, 32], [3, 13, 31, 617], [1, 26, 530, 1101], [1, 150, 70, 48]]
+    {
+        for choice in 0..8 {
+            let layouts = [0, 1, 2].map(|operand| LAYOUTS[choice >> operand & 1]);
+            let product = Product { precision: Precision::Bf16, ..Product::plain(sizes, layouts) };
+            check(&product.kernel(), 1, 1e-5);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -213,12 +226,18 @@ fn products_without_some_sides_agree() {
 #[test]
 fn the_microkernel_runs_in_registers() {
     let kernel = Product::plain([1, 192, 192, 192], [Layout::RowMajor; 3]).kernel();
-    for (isa, register, multiplies) in [(Isa::X86V3, "ymm", 12), (Isa::X86V4, "zmm", 24), (Isa::X86V4Bf16, "zmm", 24)] {
-        let text = assembly(&kernel, isa).expect("the kernel compiles");
-        let tile = if isa == Isa::X86V3 { 6 } else { 12 };
-        let body = text.split(&format!("multiply_{tile}:")).nth(1).expect("there is a microkernel");
+    let rounded = Product { precision: Precision::Bf16, ..Product::plain([1, 192, 192, 192], [Layout::RowMajor; 3]) };
+    let rounded = rounded.kernel();
+    for (kernel, isa, symbol, instruction, register, multiplies) in [
+        (&kernel, Isa::X86V3, "multiply_6:", "vfmadd", "ymm", 12),
+        (&kernel, Isa::X86V4, "multiply_12:", "vfmadd", "zmm", 24),
+        (&rounded, Isa::X86V4, "multiply_12:", "vfmadd", "zmm", 24),
+        (&rounded, Isa::X86V4Bf16, "multiply_bf16_12:", "vdpbf16ps", "zmm", 24),
+    ] {
+        let text = assembly(kernel, isa).expect("the kernel compiles");
+        let body = text.split(symbol).nth(1).expect("there is a microkernel");
         let body = body.split(".Lfunc_end").next().expect("the function ends");
-        let count = body.lines().filter(|line| line.contains("vfmadd") && line.contains(register)).count();
+        let count = body.lines().filter(|line| line.contains(instruction) && line.contains(register)).count();
         assert!(count >= 4 * multiplies, "{isa:?}: {count} vector multiplies\n{body}");
         let spills = body.lines().filter(|line| line.contains(register) && line.contains("(%rsp)")).count();
         assert_eq!(spills, 0, "{isa:?} spills\n{body}");

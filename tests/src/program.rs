@@ -8,7 +8,11 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
-use trainc_runtime::{Options, Session, Values, artifact::Artifact, data::Data};
+use trainc_runtime::{
+    Options, Session, Values,
+    artifact::{Artifact, Isa},
+    data::Data,
+};
 
 /// Sources in memory: one program without imports besides the standard library.
 #[derive(Default)]
@@ -64,20 +68,24 @@ fn compile_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<
 
 /// The artifact of a program text for this machine.
 pub fn artifact(name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
-    artifact_with_data(name, text, set, None)
+    artifact_for(trainc_kernels::host_isa(), name, text, set)
 }
 
-fn artifact_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
+/// The artifact of a program text for an instruction set.
+pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> Artifact {
+    artifact_with_data(isa, name, text, set, None)
+}
+
+fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
-    let isas = [trainc_kernels::host_isa()];
     compile_with_data(name, text, set, data)
-        .artifact(&isas, &provenance)
+        .artifact(&[isa], &provenance)
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A session that runs a program text.
 pub fn session(name: &str, text: &str, set: &[(&str, &str)], options: &Options) -> Session {
-    let artifact = artifact_with_data(name, text, set, options.base.as_deref());
+    let artifact = artifact_with_data(trainc_kernels::host_isa(), name, text, set, options.base.as_deref());
     Session::new(artifact, options).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

@@ -222,6 +222,9 @@ pub struct Bench {
     /// Timed steps
     #[arg(long, default_value_t = 20)]
     pub steps: usize,
+    /// Write one more step in Chrome's trace format, stage by stage
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,7 @@ mod output;
 mod plan;
 mod plot;
 mod privacy;
+mod profile;
 mod progress;
 mod run;
 mod sources;

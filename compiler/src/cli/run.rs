@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use trainc_kernels::Target;
+use trainc_kernels::{Facts, Target};
 use trainc_runtime::{
     Options, Outcome, RunDirectory, Session,
     artifact::{Artifact, Isa},
@@ -97,11 +97,17 @@ pub fn newest(directory: &Path, execution: &Execution) -> Result<(Session, u32),
 
 /// The artifact that a path names: read, or compiled from the program for the machine that will execute it.
 pub fn artifact(program: &Program, device: Place) -> Result<Artifact, Failure> {
+    artifact_with_facts(program, device).map(|(artifact, _)| artifact)
+}
+
+/// The same with what each kernel costs, which an artifact does not say: empty for one that is read.
+pub fn artifact_with_facts(program: &Program, device: Place) -> Result<(Artifact, Vec<Facts>), Failure> {
     if program.file.extension().is_some_and(|extension| extension == "trainx") {
         if !program.set.is_empty() {
             return Err(Failure::misuse("--set changes programs; an artifact has its constants built in"));
         }
-        return Artifact::read(&program.file).map_err(|error| of_runtime(error.into()));
+        let artifact = Artifact::read(&program.file).map_err(|error| of_runtime(error.into()))?;
+        return Ok((artifact, Vec::new()));
     }
     let (target, isa) = match device {
         Place::Cpu => (Target::Cpu, trainc_kernels::host_isa()),
@@ -109,11 +115,12 @@ pub fn artifact(program: &Program, device: Place) -> Result<Artifact, Failure> {
         Place::Cuda(_) => (Target::Cuda, Isa::Sm80),
     };
     let (mut compilation, _, provenance) = sources::compile_for(program, target)?;
-    let artifact = compilation.artifact(&[isa], &provenance).map_err(Failure::run);
+    let artifact = compilation.artifact(&[isa], &provenance).map_err(Failure::run)?;
+    let facts = compilation.plan.kernels.iter().map(trainc_kernels::kernel_facts).collect();
     drop(compilation);
     // What the compiler used goes back to the system before the run's own memory is taken.
     unsafe { libc::malloc_trim(0) };
-    artifact
+    Ok((artifact, facts))
 }
 
 /// What the command line says about execution.

@@ -19,7 +19,7 @@ use crate::{
         point::{Emitter, Point},
     },
     ir::{AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
-    micro::{Left, MicroKernels, Output, Tile},
+    micro::{Left, MicroKernels, Output, Step, Tile},
     stage::Stage,
 };
 
@@ -325,7 +325,7 @@ impl<'a> Lowering<'a> {
         let offset = self.e.b.times(row, to.stride);
         let target = self.e.b.float_at(to.pointer, offset);
         let output = Output { pointer: target, row_stride: self.e.b.i64(to.stride as i64), accumulate };
-        self.micro.call(self.e.b, rows, Left { pointer, ..left }, right, depth, output);
+        self.micro.call(self.e.b, (Step::Float, rows), Left { pointer, ..left }, (right, depth), output);
     }
 
     /// A row-major left factor.

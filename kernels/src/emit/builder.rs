@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fmt::Write};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Elem {
     F32,
+    Bf16,
     I1,
     I8,
     I16,
@@ -73,6 +74,7 @@ impl Elem {
     fn name(self) -> &'static str {
         match self {
             Elem::F32 => "f32",
+            Elem::Bf16 => "bf16",
             Elem::I1 => "i1",
             Elem::I8 => "i8",
             Elem::I16 => "i16",
@@ -86,7 +88,7 @@ impl Elem {
     fn bytes(self) -> u32 {
         match self {
             Elem::I1 | Elem::I8 => 1,
-            Elem::I16 => 2,
+            Elem::I16 | Elem::Bf16 => 2,
             Elem::F32 | Elem::I32 => 4,
             Elem::I64 | Elem::Pointer | Elem::Shared => 8,
         }
@@ -473,6 +475,25 @@ impl Builder {
 
     pub fn bitcast(&mut self, a: Value, elem: Elem) -> Value {
         self.convert("arith.bitcast", a, elem)
+    }
+
+    /// The same bits as `lanes` elements of another type.
+    pub fn reinterpret(&mut self, a: Value, ty: Type) -> Value {
+        self.define(ty, format_args!("vector.bitcast {a} : {} to {ty}", a.ty))
+    }
+
+    /// f32 rounded to bf16, nearest even: one instruction where the processor has `avx512_bf16`.
+    pub fn float_to_bf16(&mut self, a: Value) -> Value {
+        self.convert("arith.truncf", a, Elem::Bf16)
+    }
+
+    /// `sum[i] + a[2i] c[2i] + a[2i + 1] c[2i + 1]` for 16 lanes of f32, each of `a` and `c` holding a pair of bf16:
+    /// `vdpbf16ps`. LLVM aborts on it where the target lacks `avx512bf16`.
+    pub fn dot_bf16(&mut self, a: Value, c: Value, sum: Value) -> Value {
+        let pairs = Type::vector(Elem::Bf16, 2 * sum.ty.lanes);
+        let (a, c) = (self.reinterpret(a, pairs), self.reinterpret(c, pairs));
+        let (ty, operation) = (sum.ty, "llvm.call_intrinsic \"llvm.x86.avx512bf16.dpbf16ps.512\"");
+        self.define(ty, format_args!("{operation}({sum}, {a}, {c}) : ({ty}, {pairs}, {pairs}) -> {ty}"))
     }
 
     pub fn int_to_float(&mut self, a: Value) -> Value {

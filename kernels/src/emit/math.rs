@@ -299,6 +299,30 @@ impl Builder {
         self.truncate(upper, Elem::I16)
     }
 
+    /// A pair of bfloat16 in each lane, held as f32: the first in the lower half.
+    pub fn pair_bf16(&mut self, first: Value, second: Value) -> Value {
+        let [first, second] = [first, second].map(|x| match x.ty.lanes {
+            1 => self.narrow_bf16(x),
+            _ => {
+                let narrow = self.float_to_bf16(x);
+                self.bitcast(narrow, Elem::I16)
+            }
+        });
+        let [first, second] = [first, second].map(|x| self.extend_unsigned(x, Elem::I32));
+        let second = self.shift_left(second, 16);
+        let both = self.or(first, second);
+        self.bitcast(both, Elem::F32)
+    }
+
+    /// The lanes of `first`, then those of `second`, as bfloat16: a pair of neighbours in each lane, held as f32.
+    pub fn pairs_of_bf16(&mut self, first: Value, second: Value) -> Value {
+        let ty = first.ty;
+        let order: Vec<u32> = (0..2 * ty.lanes).collect();
+        let [first, second] = [first, second].map(|x| self.float_to_bf16(x));
+        let narrow = self.shuffle(first, second, &order);
+        self.reinterpret(narrow, ty)
+    }
+
     /// The f32 of a stored bfloat16 (i16).
     pub fn widen_bf16(&mut self, x: Value) -> Value {
         let wide = self.extend_unsigned(x, Elem::I32);

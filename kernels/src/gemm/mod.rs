@@ -15,21 +15,21 @@ use crate::{
         point::{Emitter, Point, argument},
     },
     ir::{Gemm, Index, Kernel},
-    micro::{Left, MicroKernels, Output},
+    micro::{Left, Machine, MicroKernels, Output},
     stage::{Lowered, emit_stage},
 };
 use plan::{LeftLayout, Place, Plan};
 
-/// Bytes of workspace that a product needs, for vectors of `lanes`.
-pub(crate) fn workspace_bytes(kernel: &Kernel, gemm: &Gemm, lanes: u32) -> u64 {
-    Plan::new(kernel, &prepare::prepare(gemm, lanes), lanes).workspace_bytes()
+/// Bytes of workspace that a product needs.
+pub(crate) fn workspace_bytes(kernel: &Kernel, gemm: &Gemm, machine: Machine) -> u64 {
+    Plan::new(kernel, &prepare::prepare(gemm, machine.lanes), machine).workspace_bytes()
 }
 
 /// Lowers a verified product.
 pub(crate) fn lower(b: &mut Builder, micro: &mut MicroKernels, kernel: &Kernel, gemm: &Gemm, name: &str) -> Lowered {
     let lanes = micro.tile.lanes;
     let gemm = prepare::prepare(gemm, lanes);
-    let plan = Plan::new(kernel, &gemm, lanes);
+    let plan = Plan::new(kernel, &gemm, micro.machine);
     let mut stages = Vec::new();
     for shared in plan.shared() {
         let symbol = format!("{name}_{}", stages.len());
@@ -64,7 +64,7 @@ struct Lowering<'a> {
     scratch: Value,
 }
 
-/// A range `start..start + size` of rows, of column panels, or of the contraction.
+/// A range `start..start + size` of rows, of column panels, or of the steps of the contraction.
 #[derive(Clone, Copy)]
 struct Span {
     start: Value,
@@ -212,10 +212,9 @@ impl Lowering<'_> {
         let row_stride = self.e.b.i64(stride as i64);
         self.micro.call(
             self.e.b,
-            rows,
+            (self.plan.step, rows),
             left,
-            right,
-            depth.size,
+            (right, depth.size),
             Output { pointer: sums, row_stride, accumulate: depth.start },
         );
         if !self.plan.keeps_sums() {

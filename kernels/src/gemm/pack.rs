@@ -10,6 +10,7 @@ use crate::{
         point::Point,
     },
     ir::{DType, Expr, ExprId, Precision},
+    micro::Step,
 };
 
 /// Steps of the contraction that a panel takes before the next panel's turn.
@@ -105,23 +106,22 @@ impl Lowering<'_> {
     }
 
     fn pack_along_columns(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
-        let [_, columns, depths] = self.first_vars();
+        let [_, columns, _] = self.first_vars();
         let last = columns + self.gemm.n.len().saturating_sub(1) as u32;
         let first = self.e.b.times(place, self.plan.tile.columns());
         self.by_width(place, |lowering, widths| {
             let open = lowering.e.b.begin_steps(depth.size, 1);
-            let k = lowering.e.b.add(depth.start, open.counter);
-            let point = lowering.decode(point, depths, &lowering.gemm.k, k);
+            let step = lowering.e.b.add(depth.start, open.counter);
             let offset = lowering.e.b.times(open.counter, lowering.plan.tile.columns());
             let row = lowering.e.b.float_at(target, offset);
             for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
                 let shift = half as u64 * u64::from(lowering.e.lanes);
                 let start = lowering.e.b.plus(first, shift);
-                let mut point = match lowering.gemm.n.is_empty() {
+                let point = match lowering.gemm.n.is_empty() {
                     true => point.clone(),
                     false => point.along(last, start, *active),
                 };
-                let value = lowering.factor(&mut point, lowering.gemm.rhs);
+                let value = lowering.at_step(&point, lowering.gemm.rhs, step);
                 let shift = lowering.e.b.i64(shift as i64);
                 let address = lowering.e.b.float_at(row, shift);
                 lowering.e.b.store(value, address);
@@ -132,42 +132,62 @@ impl Lowering<'_> {
 
     /// Square blocks, loaded along the contraction and transposed in registers.
     fn pack_along_depth(&mut self, point: &Point, place: Value, depth: Span, target: Value) {
+        self.along_depth(depth, |lowering, offset, active| {
+            lowering.transposed_block(point, place, (depth, offset, active), target);
+        });
+    }
+
+    /// Emits for vectors of steps: the whole ones of a span, then, where the contraction ends, a partial one. The body is
+    /// given where they start in the span, and how many elements of the contraction they hold.
+    fn along_depth(&mut self, depth: Span, mut emit: impl FnMut(&mut Self, Value, u64)) {
         let lanes = u64::from(self.e.lanes);
-        let (_, full) = self.e.b.split(depth.size, lanes);
-        let full = self.e.b.times(full, lanes);
+        let whole = lanes * self.plan.step.elements();
+        let rest = self.elements() % whole;
+        let full = match rest {
+            0 => depth.size,
+            _ => {
+                let end = self.e.b.add(depth.start, depth.size);
+                let contraction = self.e.b.i64(self.plan.depth as i64);
+                let is_last = self.e.b.compare(Compare::Equal, end, contraction);
+                let tail = self.e.b.i64(rest.div_ceil(self.plan.step.elements()) as i64);
+                let before = self.e.b.sub_known(depth.size, tail);
+                self.e.b.select(is_last, before, depth.size)
+            }
+        };
         let open = self.e.b.begin_steps(full, lanes);
-        self.transposed_block(point, place, (depth, open.counter, lanes as u32), target);
+        emit(self, open.counter, whole);
         self.e.b.end_loop(open, &[]);
-        let rest = self.plan.depth % lanes;
         if rest > 0 {
             let is_partial = self.e.b.compare(Compare::Less, full, depth.size);
             let open = self.e.b.begin_if(is_partial, &[]);
-            self.transposed_block(point, place, (depth, full, rest as u32), target);
+            emit(self, full, rest);
             self.e.b.begin_else(&[]);
             self.e.b.end_if(open, &[]);
         }
     }
 
-    /// `active` steps of the contraction from `offset` in `depth` on, for all columns of a panel.
+    /// Elements of the contraction.
+    fn elements(&self) -> u64 {
+        self.gemm.k.iter().product()
+    }
+
+    /// `active` elements of the contraction from step `offset` in `depth` on, for all columns of a panel.
     fn transposed_block(
         &mut self,
         point: &Point,
         place: Value,
-        (depth, offset, active): (Span, Value, u32),
+        (depth, offset, active): (Span, Value, u64),
         target: Value,
     ) {
-        let [_, _, depths] = self.first_vars();
-        let last_depth = depths + self.gemm.k.len() as u32 - 1;
-        let k = self.e.b.add(depth.start, offset);
-        let point = self.decode(point, depths, &self.gemm.k, k);
-        let inner = point.value_of(last_depth);
-        let point = point.along(last_depth, inner, active);
+        let start = self.e.b.add(depth.start, offset);
         let lanes = self.e.lanes;
+        let steps = active.div_ceil(self.plan.step.elements());
         let halves = if self.plan.panels_per_row() == 1 && self.plan.last_width() <= lanes { 1 } else { 2 };
         for half in 0..halves {
-            let columns: Vec<Value> = (0..lanes).map(|lane| self.column(&point, place, half * lanes + lane)).collect();
+            let columns: Vec<Value> =
+                (0..lanes).map(|lane| self.column(point, place, half * lanes + lane, (start, active))).collect();
             let rows = self.e.b.transpose(&columns);
-            for (step, &row) in rows.iter().enumerate().take(active as usize) {
+            for (step, &row) in rows.iter().enumerate().take(steps as usize) {
                 let step = self.e.b.plus(offset, step as u64);
                 let position = self.e.b.times(step, self.plan.tile.columns());
                 let position = self.e.b.plus(position, (half * lanes).into());
@@ -177,8 +197,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// The right factor in one column (the last one, beyond the domain) for a vector of the contraction.
-    fn column(&mut self, point: &Point, place: Value, number: u32) -> Value {
+    /// The right factor in one column (the last one, beyond the domain) for a vector of steps, as [`Lowering::steps`].
+    fn column(&mut self, point: &Point, place: Value, number: u32, steps: (Value, u64)) -> Value {
         let [_, columns, _] = self.first_vars();
         let last_var = columns + self.gemm.n.len() as u32 - 1;
         let first = self.e.b.times(place, self.plan.tile.columns());
@@ -191,8 +211,7 @@ impl Lowering<'_> {
                 self.e.b.min_signed(column, last)
             }
         };
-        let mut point = point.at(last_var, column);
-        self.factor(&mut point, self.gemm.rhs)
+        self.steps(&point.at(last_var, column), self.gemm.rhs, steps)
     }
 
     /// Rows of the left factor; `target` is where the first of them starts, `stride` the padded depth.
@@ -205,49 +224,31 @@ impl Lowering<'_> {
     }
 
     fn pack_row_major(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
-        let [row_vars, _, depths] = self.first_vars();
-        let last = depths + self.gemm.k.len() as u32 - 1;
-        let lanes = u64::from(self.e.lanes);
+        let [row_vars, ..] = self.first_vars();
         let open = self.e.b.begin_steps(rows.size, 1);
         let row = self.e.b.add(rows.start, open.counter);
         let point = self.decode(point, row_vars, &self.gemm.m, row);
         let offset = self.e.b.times(open.counter, stride);
         let target = self.e.b.float_at(target, offset);
-        let (_, full) = self.e.b.split(depth.size, lanes);
-        let full = self.e.b.times(full, lanes);
-        let piece = |lowering: &mut Self, offset: Value, active: u32| {
-            let k = lowering.e.b.add(depth.start, offset);
-            let point = lowering.decode(&point, depths, &lowering.gemm.k, k);
-            let mut point = point.along(last, point.value_of(last), active);
-            let value = lowering.factor(&mut point, lowering.gemm.lhs);
+        self.along_depth(depth, |lowering, offset, active| {
+            let step = lowering.e.b.add(depth.start, offset);
+            let value = lowering.steps(&point, lowering.gemm.lhs, (step, active));
             let address = lowering.e.b.float_at(target, offset);
             lowering.e.b.store(value, address);
-        };
-        let inner = self.e.b.begin_steps(full, lanes);
-        piece(self, inner.counter, lanes as u32);
-        self.e.b.end_loop(inner, &[]);
-        let rest = self.plan.depth % lanes;
-        if rest > 0 {
-            let is_partial = self.e.b.compare(Compare::Less, full, depth.size);
-            let branch = self.e.b.begin_if(is_partial, &[]);
-            piece(self, full, rest as u32);
-            self.e.b.begin_else(&[]);
-            self.e.b.end_if(branch, &[]);
-        }
+        });
         self.e.b.end_loop(open, &[]);
     }
 
     fn pack_row_scalars(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
-        let [row_vars, _, depths] = self.first_vars();
+        let [row_vars, ..] = self.first_vars();
         let open = self.e.b.begin_steps(rows.size, 1);
         let row = self.e.b.add(rows.start, open.counter);
         let point = self.decode(point, row_vars, &self.gemm.m, row);
         let offset = self.e.b.times(open.counter, stride);
         let target = self.e.b.float_at(target, offset);
         let inner = self.e.b.begin_steps(depth.size, 1);
-        let k = self.e.b.add(depth.start, inner.counter);
-        let mut point = self.decode(&point, depths, &self.gemm.k, k);
-        let value = self.factor(&mut point, self.gemm.lhs);
+        let step = self.e.b.add(depth.start, inner.counter);
+        let value = self.at_step(&point, self.gemm.lhs, step);
         let address = self.e.b.float_at(target, inner.counter);
         self.e.b.store(value, address);
         self.e.b.end_loop(inner, &[]);
@@ -290,22 +291,90 @@ impl Lowering<'_> {
     }
 
     fn row_panel(&mut self, point: &Point, start: Value, rows: u64, depth: Span, target: Value) {
-        let [row_vars, _, depths] = self.first_vars();
+        let [row_vars, ..] = self.first_vars();
         let last = row_vars + self.gemm.m.len() as u32 - 1;
         let point = self.decode(point, row_vars, &self.gemm.m, start);
         let point = point.along(last, point.value_of(last), rows as u32);
         let open = self.e.b.begin_steps(depth.size, 1);
-        let k = self.e.b.add(depth.start, open.counter);
-        let mut point = self.decode(&point, depths, &self.gemm.k, k);
-        let value = self.factor(&mut point, self.gemm.lhs);
+        let step = self.e.b.add(depth.start, open.counter);
+        let value = self.at_step(&point, self.gemm.lhs, step);
         let offset = self.e.b.times(open.counter, self.plan.panel_rows());
         let address = self.e.b.float_at(target, offset);
         self.e.b.store(value, address);
         self.e.b.end_loop(open, &[]);
     }
 
-    /// A factor at a point, rounded as the product wants it.
+    /// A factor at one step of the contraction, for the row or column of each lane.
+    fn at_step(&mut self, point: &Point, root: ExprId, step: Value) -> Value {
+        let first = self.e.b.times(step, self.plan.step.elements());
+        let value = self.at_element(point, root, first);
+        match self.plan.step {
+            Step::Float => value,
+            Step::Bf16Pair => {
+                let second = self.second_of_pair(point, root, first);
+                self.e.b.pair_bf16(value, second)
+            }
+        }
+    }
+
+    fn at_element(&mut self, point: &Point, root: ExprId, k: Value) -> Value {
+        let [.., depths] = self.first_vars();
+        let mut point = self.decode(point, depths, &self.gemm.k, k);
+        self.factor(&mut point, root)
+    }
+
+    /// The element after `first`; 0 where the contraction has ended, as in the other factor.
+    fn second_of_pair(&mut self, point: &Point, root: ExprId, first: Value) -> Value {
+        let next = self.e.b.plus(first, 1);
+        if self.elements().is_multiple_of(2) {
+            return self.at_element(point, root, next);
+        }
+        let last = self.e.b.i64(self.elements() as i64 - 1);
+        let exists = self.e.b.compare(Compare::Less, first, last);
+        let next = self.e.b.min_signed(next, last);
+        let value = self.at_element(point, root, next);
+        let zero = self.e.b.float(value.ty.lanes, 0.0);
+        self.e.b.select(exists, value, zero)
+    }
+
+    /// A factor at a vector of steps from `start` on, which hold `active` elements of the contraction.
+    fn steps(&mut self, point: &Point, root: ExprId, (start, active): (Value, u64)) -> Value {
+        let lanes = u64::from(self.e.lanes);
+        let first = self.e.b.times(start, self.plan.step.elements());
+        let value = self.elements_from(point, root, (first, active.min(lanes)));
+        match self.plan.step {
+            Step::Float => value,
+            Step::Bf16Pair => {
+                let second = self.e.b.plus(first, lanes);
+                let second = match active.checked_sub(lanes) {
+                    None | Some(0) => self.e.b.float(self.e.lanes, 0.0),
+                    Some(rest) => self.elements_from(point, root, (second, rest)),
+                };
+                self.e.b.pairs_of_bf16(value, second)
+            }
+        }
+    }
+
+    /// A factor along the contraction; of a partial vector of pairs, the other lanes are 0.
+    fn elements_from(&mut self, point: &Point, root: ExprId, (start, active): (Value, u64)) -> Value {
+        let [.., depths] = self.first_vars();
+        let last = depths + self.gemm.k.len() as u32 - 1;
+        let point = self.decode(point, depths, &self.gemm.k, start);
+        let mut point = point.along(last, point.value_of(last), active as u32);
+        let value = self.factor(&mut point, root);
+        if self.plan.step == Step::Float || active == u64::from(self.e.lanes) {
+            return value;
+        }
+        let (mask, zeros) = (self.e.b.mask(self.e.lanes, active as u32), self.e.b.float(self.e.lanes, 0.0));
+        self.e.b.select(mask, value, zeros)
+    }
+
+    /// A factor at a point, rounded as the product wants it; the rounding to pairs comes later.
     fn factor(&mut self, point: &mut Point, root: ExprId) -> Value {
+        if self.plan.step == Step::Bf16Pair {
+            let exact = if let Expr::RoundBf16(inner) = self.gemm.exprs.get(root) { *inner } else { root };
+            return self.e.evaluate_wide(point, exact);
+        }
         let value = self.e.evaluate_wide(point, root);
         let rounded = match self.gemm.exprs.get(root) {
             Expr::RoundBf16(_) => true,

@@ -3,7 +3,7 @@
 use super::Direct;
 use crate::{
     ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
-    micro::Tile,
+    micro::{Machine, Step, Tile},
     stage::tile_count,
 };
 
@@ -19,6 +19,10 @@ const PANEL_BLOCK: u64 = 32;
 const RIGHT_BLOCK: u64 = 48 * 1024;
 /// Units aimed at, so that a static split balances.
 const UNITS_WANTED: u64 = 32;
+/// Panels that one unit takes at least, if [`FEWEST_UNITS`] are left.
+const PANELS_TOGETHER: u64 = 4;
+/// Units that must be left for threads.
+const FEWEST_UNITS: u64 = 8;
 /// Multiply-adds below which a tile is not worth its own launch.
 const WORK_PER_TILE: u64 = 128 * 1024;
 /// Elements below which a packing tile is not worth its own launch.
@@ -75,6 +79,8 @@ pub(super) struct Plan {
     pub rows: u64,
     /// Panels of a tile's columns; each holds columns of one place of the outer column dims.
     pub panels: u64,
+    /// What the microkernel multiplies at once; all depths count such steps.
+    pub step: Step,
     pub depth: u64,
     last_columns: u64,
     pub rows_per_unit: u64,
@@ -92,10 +98,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub fn new(kernel: &Kernel, gemm: &Gemm, lanes: u32) -> Plan {
+    pub fn new(kernel: &Kernel, gemm: &Gemm, machine: Machine) -> Plan {
+        let (lanes, step) = (machine.lanes, machine.step(gemm.precision));
         let tile = Tile::new(lanes);
         let product = |dims: &[u64]| dims.iter().product::<u64>();
-        let (batch, rows, depth) = (product(&gemm.batch), product(&gemm.m), product(&gemm.k));
+        let (batch, rows, depth) = (product(&gemm.batch), product(&gemm.m), product(&gemm.k).div_ceil(step.elements()));
         let last_columns = gemm.n.last().copied().unwrap_or(1);
         let panels = product(&gemm.n) / last_columns * last_columns.div_ceil(tile.columns());
         let depth_blocks = depth.div_ceil(DEPTH_BLOCK);
@@ -105,6 +112,7 @@ impl Plan {
             batch,
             rows,
             panels,
+            step,
             depth,
             last_columns,
             rows_per_unit: rows,
@@ -139,7 +147,9 @@ impl Plan {
             self.right_place = if self.rows_per_unit < self.rows { Place::Workspace } else { Place::Scratch };
         } else {
             let limit = (RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1);
-            self.panels_per_unit = self.panels.div_ceil(wanted).clamp(1, limit);
+            // Neighbouring panels are packed from the same rows: one alone would use two cache lines of each.
+            let together = (self.panels / FEWEST_UNITS).clamp(1, PANELS_TOGETHER);
+            self.panels_per_unit = self.panels.div_ceil(wanted).max(together).min(limit);
             self.left_place = if self.panels_per_unit < self.panels { Place::Workspace } else { Place::Scratch };
         }
         self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);

@@ -1,5 +1,6 @@
 //! Executes launches on the processor's threads.
 
+use super::timeline::{StageTime, Timeline};
 use super::{Arena, DeviceError, Pool, float};
 use crate::abi::{BUFFER_ALIGNMENT, StageFn};
 use crate::artifact::{Artifact, Isa, Launch, Variant};
@@ -17,6 +18,8 @@ pub struct Cpu {
     scratch: Scratch,
     /// Argument pointers of the launch at hand; as long as the longest list.
     pointers: Vec<*mut u8>,
+    /// Present while runs are recorded.
+    timeline: Option<Timeline>,
 }
 
 // SAFETY: `pointers` point into the arena that the same value owns.
@@ -60,7 +63,7 @@ impl Cpu {
         let scratch = allocate_scratch(variant, pool.threads())?;
         let arguments = kernels.iter().map(|kernel| kernel.arguments).max().unwrap_or(0);
         let pointers = vec![std::ptr::null_mut(); arguments];
-        Ok(Self { _code: code, kernels, isa: variant.isa, arena, pool, scratch, pointers })
+        Ok(Self { _code: code, kernels, isa: variant.isa, arena, pool, scratch, pointers, timeline: None })
     }
 
     /// The instruction set of the loaded code.
@@ -85,14 +88,27 @@ impl Cpu {
 
     /// Executes launches in order. They must belong to the verified artifact that this device was made for.
     pub fn run(&mut self, launches: &[Launch]) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.restart();
+        }
         float::with_mode(|| {
-            for launch in launches {
-                self.launch(launch);
+            for (number, launch) in (0..).zip(launches) {
+                self.launch(number, launch);
             }
         });
     }
 
-    fn launch(&mut self, launch: &Launch) {
+    /// Records the stages of all runs from now on, each run replacing the one before; or no longer.
+    pub fn record(&mut self, on: bool) {
+        self.timeline = on.then(Timeline::new);
+    }
+
+    /// The stages of the last recorded run, in order.
+    pub fn recorded(&self) -> &[StageTime] {
+        self.timeline.as_ref().map_or(&[], Timeline::stages)
+    }
+
+    fn launch(&mut self, number: u32, launch: &Launch) {
         let kernel = &self.kernels[launch.kernel as usize];
         assert_eq!(launch.args.len(), kernel.arguments, "launches are verified against kernels");
         for (pointer, &offset) in self.pointers.iter_mut().zip(&launch.args) {
@@ -101,14 +117,22 @@ impl Cpu {
         }
         let arguments = Arguments(self.pointers.as_ptr());
         let scratch = &self.scratch;
-        for &(stage, tiles) in &kernel.stages {
+        for (position, &(stage, tiles)) in (0..).zip(&kernel.stages) {
+            let timeline = self.timeline.as_ref();
+            let begin = timeline.map(Timeline::begin);
             self.pool.run(tiles, &|thread, range| {
                 if !range.is_empty() {
                     let arguments = arguments.get();
                     // SAFETY: the compiler's promise for this stage; buffers verified, tiles disjoint between threads.
                     unsafe { stage(arguments, u64::from(launch.instance), range.start, range.end, scratch.of(thread)) };
+                    if let Some(timeline) = timeline {
+                        timeline.finished();
+                    }
                 }
             });
+            if let (Some(timeline), Some(begin)) = (&mut self.timeline, begin) {
+                timeline.end(number, position, begin);
+            }
         }
     }
 }

@@ -2,15 +2,19 @@
 //! sees bytes at offsets.
 
 mod arena;
+mod ceilings;
 mod cpu;
 mod cuda;
 pub mod float;
 mod pool;
+mod timeline;
 
 pub use arena::Arena;
+pub use ceilings::Ceilings;
 pub use cpu::{Cpu, supported};
 pub use cuda::{Cuda, CudaError};
 pub use pool::{Pool, share};
+pub use timeline::StageTime;
 
 use crate::artifact::{Artifact, Entry, Isa};
 use crate::code::CodeError;
@@ -57,6 +61,22 @@ impl Device {
         match self {
             Device::Cpu(cpu) => format!("{} threads", cpu.threads()),
             Device::Cuda(cuda) => cuda.name().to_owned(),
+        }
+    }
+
+    /// Records the stages of all runs from now on, each run replacing the one before; or no longer. Of CUDA devices nothing is
+    /// recorded.
+    pub fn record(&mut self, on: bool) {
+        if let Device::Cpu(cpu) = self {
+            cpu.record(on);
+        }
+    }
+
+    /// The stages of the last recorded run, in order.
+    pub fn recorded(&self) -> &[StageTime] {
+        match self {
+            Device::Cpu(cpu) => cpu.recorded(),
+            Device::Cuda(_) => &[],
         }
     }
 

@@ -130,6 +130,11 @@ impl Session {
         &self.device
     }
 
+    /// The device it runs on, to record runs.
+    pub fn device_mut(&mut self) -> &mut Device {
+        &mut self.device
+    }
+
     /// Updates made so far; the next one has this number.
     pub fn steps_done(&self) -> u32 {
         self.step

@@ -5,8 +5,12 @@ use trainc_tests::program;
 
 /// A small GPT on hashed tokens with every kind of state: dropout, two optimizers, a schedule, clipping.
 fn session(threads: usize) -> Session {
+    session_with(threads, &[])
+}
+
+fn session_with(threads: usize, set: &[(&str, &str)]) -> Session {
     let text = program::read("tests/programs/determinism.train");
-    program::session("determinism", &text, &[], &Options { threads: Some(threads), ..Options::default() })
+    program::session("determinism", &text, set, &Options { threads: Some(threads), ..Options::default() })
 }
 
 fn tensors(session: &Session) -> Vec<(String, Values)> {
@@ -21,13 +25,15 @@ fn steps(session: &mut Session, count: usize) {
 
 #[test]
 fn thread_counts_do_not_change_a_bit() {
-    let [one, two, five] = [1, 2, 5].map(|threads| {
-        let mut session = session(threads);
-        steps(&mut session, 6);
-        tensors(&session)
-    });
-    assert_eq!(one, two);
-    assert_eq!(one, five);
+    for precision in ["f32", "bf16"] {
+        let [one, two, five] = [1, 2, 5].map(|threads| {
+            let mut session = session_with(threads, &[("precision", precision)]);
+            steps(&mut session, 6);
+            tensors(&session)
+        });
+        assert_eq!(one, two, "{precision}");
+        assert_eq!(one, five, "{precision}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The benchmark workloads: hashed initial values and data, so that any system can be compared by its losses.
 
-use trainc_runtime::Options;
+use trainc_runtime::{Options, Session, artifact::Isa};
 use trainc_tests::program;
 
 /// Losses before the update at step 0 and at step 3, in f32.
@@ -8,12 +8,30 @@ const EXPECTED: [(&str, f64, f64); 4] =
     [("w1", 11.05648, 8.43941), ("w2", 5.61925, 5.16266), ("w3", 4.88039, 4.70358), ("w4", 2.59728, 2.25107)];
 
 fn check_losses(name: &str) {
+    check_losses_on(trainc_kernels::host_isa(), name, &[], [1e-4, 1e-3]);
+}
+
+/// `tolerances` are those of the losses at step 0 and at step 3.
+fn check_losses_on(isa: Isa, name: &str, set: &[(&str, &str)], tolerances: [f64; 2]) {
     let &(_, first, fourth) = EXPECTED.iter().find(|(known, _, _)| *known == name).expect("a workload");
     let text = program::read(&format!("dsl-examples/bench/{name}.train"));
-    let mut session = program::session(name, &text, &[], &Options::default());
+    let artifact = program::artifact_for(isa, name, &text, set);
+    let mut session = Session::new(artifact, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
     let losses: Vec<f64> = (0..4).map(|_| session.step().unwrap().loss()).collect();
-    assert!((losses[0] - first).abs() < 1e-4, "{name}: {losses:?}, expected {first} first");
-    assert!((losses[3] - fourth).abs() < 1e-3, "{name}: {losses:?}, expected {fourth} at step 3");
+    let context = format!("{name} {isa:?} {set:?}: {losses:?}");
+    assert!((losses[0] - first).abs() < tolerances[0], "{context}, expected {first} first");
+    assert!((losses[3] - fourth).abs() < tolerances[1], "{context}, expected {fourth} at step 3");
+}
+
+/// Every instruction set that this machine executes, not only the best.
+#[test]
+fn each_instruction_set_gives_the_known_losses_in_both_precisions() {
+    for isa in [Isa::X86V3, Isa::X86V4, Isa::X86V4Bf16].into_iter().filter(|&isa| isa <= trainc_kernels::host_isa()) {
+        for name in ["w3", "w4"] {
+            check_losses_on(isa, name, &[], [1e-4, 1e-3]);
+            check_losses_on(isa, name, &[("precision", "bf16")], [2e-3, 1e-2]);
+        }
+    }
 }
 
 /// GPT-2 124M; the arena must leave room below 3.5 GB.

@@ -245,3 +245,74 @@ fn a_private_step_is_the_sum_of_clipped_gradients_of_batches_of_one() {
         }
     }
 }
+
+/// What the data have for each field of a batch: of a sequence, as many numbers more as the program looks ahead.
+fn fed(program: &Program) -> HashMap<String, (usize, Vec<f64>)> {
+    let mut fields: HashMap<String, (usize, Vec<f64>)> = HashMap::new();
+    for id in program.step.ids() {
+        let trainc::graph::Op::Input { index, ty } = &program.step.node(id).op else { continue };
+        let input = &program.inputs[*index as usize];
+        if input.kind == InputKind::Field {
+            let ahead = program.inputs.iter().filter(|other| other.field == input.field).map(|other| other.shift).max();
+            let record = elements(&ty.shape[1..]) + ahead.unwrap_or(0) as usize;
+            let below = f64::from(input.below.unwrap_or(2) as u32);
+            let value = |x: &f64| if ty.dtype == DType::I32 { ((x + 1.0) / 2.0 * below).floor() } else { *x };
+            let values = draws(80 + input.field.len() as u32, record * ROWS).iter().map(value).collect();
+            fields.insert(input.field.clone(), (record, values));
+        }
+    }
+    fields
+}
+
+/// The same for the interpreter.
+fn bound(program: &Program, fields: &HashMap<String, (usize, Vec<f64>)>) -> Bindings {
+    let mut bindings = bindings(program, 0, ROWS, &[1.0; ROWS]);
+    for (index, tensor) in &mut bindings.inputs {
+        let input = &program.inputs[*index as usize];
+        if let Some((record, values)) = fields.get(&input.field) {
+            let own = tensor.data.len() / ROWS;
+            let start = |row: usize| row * record + input.shift as usize;
+            tensor.data = (0..ROWS).flat_map(|row| values[start(row)..start(row) + own].to_vec()).collect();
+        }
+    }
+    for tensor in bindings.parameters.values_mut().chain(bindings.inputs.values_mut()) {
+        *tensor = tensor.map(|x| f64::from(x as f32));
+    }
+    bindings
+}
+
+#[test]
+fn compiled_private_steps_agree_with_the_interpreter() {
+    for (name, model, train) in MODELS {
+        for clip in ["flat", "per_layer"] {
+            let private = format!("private {{ noise_multiplier 1e-13  clip {NORM} {clip}  records 100  rows {ROWS} }}");
+            let text = text(model, train, &private, ROWS);
+            let program = checked(name, &text);
+            let fields = fed(&program);
+            let bindings = bound(&program, &fields);
+            let mut session = trainc_tests::program::session(name, &text, &[], &Default::default());
+            for (index, parameter) in (0..).zip(&program.parameters) {
+                let values: Vec<f32> = bindings.parameters[&index].data.iter().map(|&x| x as f32).collect();
+                session.set_tensor(&parameter.name, &values.into()).expect("the parameter is there");
+            }
+            let integer = |field: &str| program.inputs.iter().any(|i| i.field == field && i.dtype == DType::I32);
+            let batch = fields.iter().fold(trainc_runtime::Batch::new(), |batch, (field, (_, values))| {
+                if integer(field) {
+                    batch.with(field, values.iter().map(|&x| x as i32).collect::<Vec<i32>>())
+                } else {
+                    batch.with(field, values.iter().map(|&x| x as f32).collect::<Vec<f32>>())
+                }
+            });
+            session.step_with(&batch).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (mut found, mut expected) = (Vec::new(), Vec::new());
+            for (index, movement) in movement(&program, &bindings) {
+                let after = trainc_tests::program::floats(&session, &program.parameters[index as usize].name);
+                let before = &bindings.parameters[&index].data;
+                found.extend(before.iter().zip(after).map(|(before, after)| before - after));
+                expected.extend(movement);
+            }
+            let error = distance(&found, &expected);
+            assert!(error < 1e-5, "{name}, {clip}: error {error}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ mod examples;
 mod filters;
 mod front_end_fuzz;
 mod generated;
+mod layers;
 mod private;
 mod private_runs;
 mod private_traces;

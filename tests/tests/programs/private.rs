@@ -6,7 +6,7 @@ use trainc::program::{InputKind, Program};
 use trainc_runtime::artifact::{DType, Init};
 use trainc_tests::program::check;
 
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 4;
 
 /// Models with every kind of layer: the head of a program, and what `train` says of the model and its loss.
 const MODELS: &[(&str, &str, &str)] = &[
@@ -81,7 +81,7 @@ const MODELS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn text(model: &str, train: &str, private: &str, batch: usize) -> String {
+pub(super) fn text(model: &str, train: &str, private: &str, batch: usize) -> String {
     let train = train.replace(" loss", "\n    loss").replace(" freeze", "\n    freeze");
     format!(
         "use std\n{model}\ntrain {{\n    {train}\n    optimizer sgd\n    schedule constant(1)\n    steps 1  batch {batch}\n    {private}\n}}\n"
@@ -89,7 +89,7 @@ fn text(model: &str, train: &str, private: &str, batch: usize) -> String {
 }
 
 /// Numbers in (-1, 1).
-fn draws(stream: u32, count: usize) -> Vec<f64> {
+pub(super) fn draws(stream: u32, count: usize) -> Vec<f64> {
     let draw = trainc_runtime::philox::Draw { seed: 3, stream, step: 0, instance: 0 };
     (0..count as u32).map(|i| 2.0 * f64::from(draw.uniform(i)) - 1.0).collect()
 }
@@ -99,7 +99,7 @@ fn elements(shape: &[u64]) -> usize {
 }
 
 /// Inputs for rows `first..first + rows` of the batch, and parameters that are the same for every batch.
-fn bindings(program: &Program, first: usize, rows: usize, mask: &[f64]) -> Bindings {
+pub(super) fn bindings(program: &Program, first: usize, rows: usize, mask: &[f64]) -> Bindings {
     let mut bindings = Bindings { steps: 1, ..Bindings::default() };
     for id in program.step.ids() {
         let trainc::graph::Op::Input { index, ty } = &program.step.node(id).op else { continue };
@@ -127,7 +127,7 @@ fn bindings(program: &Program, first: usize, rows: usize, mask: &[f64]) -> Bindi
 }
 
 /// By how much a step moves each parameter, downwards.
-fn movement(program: &Program, bindings: &Bindings) -> HashMap<u32, Vec<f64>> {
+pub(super) fn movement(program: &Program, bindings: &Bindings) -> HashMap<u32, Vec<f64>> {
     let mut run = interpret(&program.step, bindings).expect("the step can be evaluated");
     let mut moved = HashMap::new();
     for (output, _) in program.step.outputs() {
@@ -140,7 +140,7 @@ fn movement(program: &Program, bindings: &Bindings) -> HashMap<u32, Vec<f64>> {
     moved
 }
 
-fn checked(name: &str, text: &str) -> Program {
+pub(super) fn checked(name: &str, text: &str) -> Program {
     check(name, text, &[]).unwrap_or_else(|found| panic!("{name}: {found}\n{text}"))
 }
 

@@ -9,16 +9,19 @@
 
 mod backward;
 mod forward;
+pub(crate) mod operands;
 
 pub(crate) use backward::lower as lower_backward;
 pub(crate) use forward::lower as lower_forward;
+
+use operands::{CHANNEL, Operands, VARS, row_view};
 
 use crate::{
     emit::{
         builder::{Builder, Compare, Elem, Loop, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
+    ir::{AttentionShape, Buffer, DType, Expr, ExprId, Precision, Store},
     micro::{Left, MicroKernels, Output, Step, Tile},
     stage::Stage,
 };
@@ -29,43 +32,6 @@ const QUERY_BLOCK: u64 = 48;
 const DEPTH_BLOCK: u64 = 256;
 /// Multiply-adds below which a tile is not worth its own launch.
 const WORK_PER_TILE: u64 = 64 * 1024;
-
-/// Loop variables of the views: batch, head, position, channel.
-const VARS: usize = 4;
-const CHANNEL: u32 = 3;
-
-/// The loads and stores of a kernel's views, as expressions over (batch, head, position, channel).
-struct Operands {
-    exprs: Exprs,
-    accumulator: ExprId,
-}
-
-impl Operands {
-    fn new() -> Operands {
-        let mut exprs = Exprs::default();
-        let accumulator = exprs.add(Expr::Accumulator(0));
-        Operands { exprs, accumulator }
-    }
-
-    fn load(&mut self, view: &View) -> ExprId {
-        self.exprs.load(view.buffer, place(view))
-    }
-
-    fn store(&self, view: &View) -> Store {
-        Store { buffer: view.buffer, index: place(view), value: self.accumulator, accumulate: false }
-    }
-}
-
-fn place(view: &View) -> Index {
-    let strides = view.strides.iter().enumerate().map(|(var, &stride)| (var as u32, stride as i64));
-    Index::linear(strides).add(Index::constant(view.offset as i64))
-}
-
-/// A row of a per-query quantity: the channel does not count.
-fn row_view(view: &View) -> View {
-    let [batch, head, position, _] = view.strides;
-    View { strides: [batch, head, position, 0], ..*view }
-}
 
 /// Sizes in scratch.
 #[derive(Clone, Copy)]

@@ -10,15 +10,13 @@ mod forward;
 pub(super) mod tensor;
 
 use crate::{
+    attention::operands::{CHANNEL, Operands, POSITION, VARS, place, row_view},
     cuda::DeviceStage,
     emit::{
         builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{
-        Attention, AttentionBackward, AttentionShape, Buffer, DType, Expr, ExprId, Exprs, Index, Kernel, Precision,
-        Store, View,
-    },
+    ir::{Attention, AttentionBackward, AttentionShape, Buffer, DType, Expr, ExprId, Kernel, Precision, Store},
 };
 
 /// Lowers verified attention.
@@ -52,44 +50,6 @@ const THREADS: u64 = SIDE * SIDE;
 const BLOCK: Block = Block { threads: THREADS as u32, together: None };
 /// Elements that a row in shared memory is longer than it must be, so that rows start in different banks.
 const PADDING: u64 = 4;
-
-/// Loop variables of the views: batch, head, position, channel.
-const VARS: usize = 4;
-const POSITION: u32 = 2;
-const CHANNEL: u32 = 3;
-
-/// The loads and stores of a kernel's views, as expressions over (batch, head, position, channel).
-pub(super) struct Operands {
-    exprs: Exprs,
-    accumulator: ExprId,
-}
-
-impl Operands {
-    fn new() -> Operands {
-        let mut exprs = Exprs::default();
-        let accumulator = exprs.add(Expr::Accumulator(0));
-        Operands { exprs, accumulator }
-    }
-
-    fn load(&mut self, view: &View) -> ExprId {
-        self.exprs.load(view.buffer, place(view))
-    }
-
-    fn store(&self, view: &View) -> Store {
-        Store { buffer: view.buffer, index: place(view), value: self.accumulator, accumulate: false }
-    }
-}
-
-fn place(view: &View) -> Index {
-    let strides = view.strides.iter().enumerate().map(|(var, &stride)| (var as u32, stride as i64));
-    Index::linear(strides).add(Index::constant(view.offset as i64))
-}
-
-/// A row of a per-query quantity: the channel does not count.
-fn row_view(view: &View) -> View {
-    let [batch, head, position, _] = view.strides;
-    View { strides: [batch, head, position, 0], ..*view }
-}
 
 /// How channels are cut.
 #[derive(Clone, Copy, Debug)]

@@ -1,0 +1,49 @@
+//! What kernels of attention read and write, whatever they are lowered to: views as expressions over loop variables.
+
+use crate::ir::{Expr, ExprId, Exprs, Index, Store, View};
+
+/// Loop variables of the views: batch, head, position, channel.
+pub(crate) const VARS: usize = 4;
+/// The third of them.
+pub(crate) const POSITION: u32 = 2;
+/// The last of them.
+pub(crate) const CHANNEL: u32 = 3;
+
+/// The loads and stores of a kernel's views, as expressions over (batch, head, position, channel).
+pub(crate) struct Operands {
+    /// All of them.
+    pub exprs: Exprs,
+    /// What a kernel has summed up.
+    pub accumulator: ExprId,
+}
+
+impl Operands {
+    /// None yet.
+    pub fn new() -> Operands {
+        let mut exprs = Exprs::default();
+        let accumulator = exprs.add(Expr::Accumulator(0));
+        Operands { exprs, accumulator }
+    }
+
+    /// What a view holds.
+    pub fn load(&mut self, view: &View) -> ExprId {
+        self.exprs.load(view.buffer, place(view))
+    }
+
+    /// The accumulated value goes to where a view says.
+    pub fn store(&self, view: &View) -> Store {
+        Store { buffer: view.buffer, index: place(view), value: self.accumulator, accumulate: false }
+    }
+}
+
+/// Where an element of a view lies in its buffer.
+pub(crate) fn place(view: &View) -> Index {
+    let strides = view.strides.iter().enumerate().map(|(var, &stride)| (var as u32, stride as i64));
+    Index::linear(strides).add(Index::constant(view.offset as i64))
+}
+
+/// A row of a per-query quantity: the channel does not count.
+pub(crate) fn row_view(view: &View) -> View {
+    let [batch, head, position, _] = view.strides;
+    View { strides: [batch, head, position, 0], ..*view }
+}

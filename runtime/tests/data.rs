@@ -22,7 +22,7 @@ fn language(batch: u64, context: u64, vocabulary: u64) -> Vec<InputBinding> {
 
 fn open(spec: &DataSpec, inputs: &[InputBinding], base: &Path) -> Result<Data, DataError> {
     let entry = Entry { name: "step".into(), mask: None, inputs: inputs.into(), outputs: vec![], launches: vec![] };
-    Data::open(spec, &Need::of([&entry]).unwrap(), base)
+    Data::open(spec, &Need::of(&entry.inputs).unwrap(), base)
 }
 
 fn complaint(spec: &DataSpec, inputs: &[InputBinding], base: &Path) -> String {

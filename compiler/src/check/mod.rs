@@ -7,7 +7,8 @@
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
-//! * [`train`], [`groups`], [`optimizer`] and [`data`] read the blocks that say how to train;
+//! * [`train`], [`groups`], [`horizon`], [`optimizer`] and [`data`] read the blocks that say how to train; [`entries`] builds
+//!   the graphs that they ask for, with [`gradients`];
 //! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
 //!   where they say, and [`series`] knows which linear recurrences settle.
 //!
@@ -20,10 +21,13 @@ mod builtin;
 mod call;
 mod clause;
 mod data;
+mod entries;
 mod evaluator;
 mod expression;
 mod filter;
+mod gradients;
 mod groups;
+mod horizon;
 mod index;
 mod library;
 mod names;

@@ -1,24 +1,23 @@
-//! The `train` block as values, and the graphs it asks for.
+//! The `train` block, read: what to train, on what, and how.
 
 use super::{
     clause::{after, word_of},
-    evaluator::{Checked, Evaluator, Failed, Mode},
-    filter::Point,
+    evaluator::{Checked, Evaluator, Failed},
     groups::{Group, Selector},
+    horizon::MAX_STEPS,
     library::{DefinitionId, Entity},
     private::Private,
     suggest::closest,
-    value::{Number, Value, shape_shown},
+    value::Value,
 };
 use crate::{
     diagnostic::Diagnostic,
-    graph::{Graph, NodeId, Op, Output, differentiate},
-    program::{Program, TrainSettings},
+    program::TrainSettings,
     source::Span,
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Name, Unit, Word},
 };
-use trainc_kernels::ir::{Binary, Precision};
-use trainc_runtime::artifact::{DType, Duration, PrivateSpec};
+use trainc_kernels::ir::Precision;
+use trainc_runtime::artifact::Duration;
 
 /// Clauses of `train`.
 pub(super) const CLAUSES: [&str; 19] = [
@@ -46,9 +45,6 @@ pub(super) const CLAUSES: [&str; 19] = [
 /// Clauses whose value `--set` may override.
 pub(super) const SETTABLE: [&str; 4] = ["steps", "batch", "precision", "seed"];
 
-/// Longest run.
-const MAX_STEPS: f64 = u32::MAX as f64;
-
 /// A named definition with its arguments, as written in a clause.
 #[derive(Clone, Debug)]
 pub(super) struct Use {
@@ -67,39 +63,33 @@ pub(super) struct Plan {
     pub model: Use,
     /// Index of the data block.
     pub data: Option<usize>,
-    loss: Expr,
-    metrics: Vec<(Name, Expr)>,
+    /// What is made small.
+    pub loss: Expr,
+    /// What else is reported.
+    pub metrics: Vec<(Name, Expr)>,
     /// The optimizer where no group says otherwise.
     pub optimizer: Use,
     /// The filter of all gradients.
     pub filter: Option<Use>,
     /// What is different for some parameters.
     pub groups: Vec<Group>,
-    schedule: Expr,
-    steps: Expr,
-    clip: Option<(f64, Span)>,
-    frozen: Vec<Selector>,
-    private: Option<Private>,
-    settings: TrainSettings,
-}
-
-/// What the forward part of a graph gives.
-struct Forward {
-    loss: NodeId,
-}
-
-/// What is known once the step has been built.
-struct Stepped {
-    settings: TrainSettings,
-    /// Outputs of the model.
-    outputs: Vec<(String, NodeId)>,
-    /// The guarantee of private training.
-    private: Option<PrivateSpec>,
+    /// The learning rate over time.
+    pub schedule: Expr,
+    /// How long training is.
+    pub steps: Expr,
+    /// The norm that gradients are scaled down to.
+    pub clip: Option<(f64, Span)>,
+    /// What is not trained.
+    pub frozen: Vec<Selector>,
+    /// The guarantee asked for.
+    pub private: Option<Private>,
+    /// The rest; its horizon is found once the model is known.
+    pub settings: TrainSettings,
 }
 
 impl Plan {
     /// Rows of the physical batch.
-    fn rows(&self) -> u64 {
+    pub(super) fn rows(&self) -> u64 {
         self.private.as_ref().map_or(self.settings.batch, |private| private.physical_rows(self.settings.batch))
     }
 }
@@ -371,352 +361,6 @@ impl<'p> Evaluator<'p> {
                 self.fail(error.label(format!("found {word}")).help("write `precision f32` or `precision bf16`"))
             }
         }
-    }
-
-    /// All graphs of the program.
-    pub(super) fn program(&mut self, plan: &Plan) -> Checked<Program> {
-        let mode = Mode { training: true, batch: plan.rows(), precision: plan.settings.precision };
-        self.begin("step", mode);
-        self.open(None, None)?;
-        let stepped = self.step(plan);
-        self.close();
-        let stepped = stepped?;
-        let data = plan.data.map(|index| self.data(index)).transpose()?;
-        let held_out = data.as_ref().is_none_or(|data| data.spec.valid_fraction > 0.0);
-        if let Some(data) = &data {
-            self.data_fits(plan, data)?;
-        }
-        let step = self.begin("accumulate", mode);
-        let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
-        self.begin("evaluate", Mode { training: false, ..mode });
-        let evaluate = if held_out { Some(self.evaluation(plan)?) } else { None };
-        let generate = self.generation(plan, &stepped.outputs, mode)?;
-        Ok(Program {
-            name: self.library.definition(plan.model.definition).name.text.clone(),
-            parameters: Vec::new(),
-            states: Vec::new(),
-            inputs: Vec::new(),
-            step,
-            accumulate: accumulate.flatten(),
-            evaluate,
-            generate,
-            data: data.map(|data| data.spec),
-            private: stepped.private,
-            train: stepped.settings,
-            warnings: Vec::new(),
-        })
-    }
-
-    /// Forward, backward and updates.
-    fn step(&mut self, plan: &Plan) -> Checked<Stepped> {
-        let forward = self.forward(plan)?;
-        let settings = self.horizon(plan)?;
-        self.bound_inputs();
-        self.freeze(&plan.frozen, &plan.groups)?;
-        let guarantee = match &plan.private {
-            Some(private) => Some(self.guarantee(private, plan.data, &settings)?),
-            None => None,
-        };
-        let rate = self.rate(plan, &settings)?;
-        let rules = self.rules(plan, &rate)?;
-        let filters = self.filters(plan, &rules)?;
-        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
-        let private = plan.private.as_ref().zip(guarantee.as_ref());
-        let (gradients, bad) = match private {
-            Some((private, guarantee)) => self.private_gradients(forward.loss, private, guarantee, &points)?,
-            None => (self.sampled_gradients(forward.loss, plan, &points)?, None),
-        };
-        // The norm of a private gradient is that of noise, and would be computed for its own sake.
-        let gradients = if bad.is_some() && plan.clip.is_none() { gradients } else { self.clipped(gradients, plan)? };
-        let noise = guarantee.as_ref().map_or(0.0, PrivateSpec::noise);
-        self.updates(rules, filters, &gradients, &Value::number(noise))?;
-        if let Some(bad) = bad {
-            self.guarded_outputs(bad);
-        }
-        let outputs = self.outputs.iter().map(|(name, tensor)| (name.clone(), tensor.node)).collect();
-        Ok(Stepped { settings, outputs, private: guarantee })
-    }
-
-    /// Clipped sums alone, for samples that did not fit the physical batch of the step that they belong to.
-    fn accumulation(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
-        self.open(None, None)?;
-        let accumulated = self.accumulated(plan, private);
-        self.close();
-        accumulated
-    }
-
-    fn accumulated(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
-        if !private.accumulates() {
-            return Ok(None);
-        }
-        let forward = self.forward(plan)?;
-        let settings = self.horizon(plan)?;
-        let rate = self.rate(plan, &settings)?;
-        let rules = self.rules(plan, &rate)?;
-        let filters = self.filters(plan, &rules)?;
-        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
-        self.accumulated_sums(forward.loss, private, &points)?;
-        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
-    }
-
-    /// The model, the loss and the metrics.
-    fn forward(&mut self, plan: &Plan) -> Checked<Forward> {
-        let definition = self.library.definition(plan.model.definition);
-        let given = self.given(&plan.model.arguments)?;
-        let (_, model) = self.within(plan.model.definition, Some(plan.model.span), |this| {
-            this.bind(definition, given, plan.model.span)?;
-            this.body(&definition.body)
-        })?;
-        let mut names = std::collections::BTreeMap::new();
-        for input in self.registry.inputs.clone() {
-            if let Some(value) = model.names.get(&input.name) {
-                names.insert(input.name.clone(), value.clone());
-            }
-        }
-        names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
-        self.frame().names.extend(names);
-        if self.outputs.is_empty() {
-            let error = Diagnostic::error(
-                "E0508",
-                definition.name.span,
-                format!("the model `{}` has no output", definition.name.text),
-            );
-            return self.fail(error.help("write `output name = ...` at the end of its body"));
-        }
-        let loss = self.scalar(&plan.loss, "the loss")?;
-        self.graph.set_output(Output::Report("loss".into()), loss);
-        // What training reports of private data should be as little as possible.
-        let metrics = if plan.private.is_some() && self.mode.training { &[][..] } else { &plan.metrics };
-        for (name, expr) in metrics {
-            let node = self.scalar(expr, "a metric")?;
-            self.graph.set_output(Output::Report(name.text.clone()), node);
-        }
-        Ok(Forward { loss })
-    }
-
-    fn scalar(&mut self, expr: &Expr, what: &str) -> Checked<NodeId> {
-        self.extents.last_mut().expect("a frame is open").clear();
-        self.scan_extents(expr);
-        let value = self.expression(expr)?;
-        let tensor = self.operand(value, expr.span)?;
-        let tensor = self.float(tensor, expr.span)?;
-        let shape = self.shape(&tensor);
-        if shape.is_empty() {
-            return Ok(tensor.node);
-        }
-        let shown = shape_shown(&tensor.axes, &shape);
-        let error = Diagnostic::error("E0711", expr.span, format!("{what} must be one number"))
-            .label(format!("this has the shape {shown}"))
-            .help("take its `mean(...)`");
-        self.fail(error)
-    }
-
-    /// Steps and items per step, in which durations can be given.
-    fn horizon(&mut self, plan: &Plan) -> Checked<TrainSettings> {
-        let sequence = self.registry.inputs.iter().position(|input| input.shift > 0).map(|index| index as u32);
-        let positions = sequence.and_then(|index| {
-            let node = self.registry.input_nodes().get(&index)?;
-            self.graph.shape(*node).get(1).copied()
-        });
-        let batch = plan.settings.batch;
-        let mut settings = plan.settings.clone();
-        settings.items_per_step = batch * positions.unwrap_or(1);
-        settings.item = if positions.is_some() { "tokens" } else { "samples" }.into();
-        let number = self.known_number(&plan.steps, "the horizon")?;
-        settings.steps = if number.unit == Unit::Epochs {
-            self.epochs(&number, plan.data.is_some(), plan.steps.span)?
-        } else {
-            let steps = self.in_steps(&number, &settings, plan.steps.span)?.ceil();
-            Duration::Steps(self.whole_in(steps, plan.steps.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
-        };
-        Ok(settings)
-    }
-
-    /// A number of epochs, which the runtime makes into steps once it has opened the data.
-    fn epochs(&mut self, number: &Number, has_data: bool, span: Span) -> Checked<Duration> {
-        let epochs = number.value;
-        if !has_data {
-            let error = Diagnostic::error("E0712", span, "epochs of data that the program does not name")
-                .label("an epoch is one pass over the data, and no data are given")
-                .help("add `data NAME` to `train`, or say how long in steps, tokens or samples");
-            return self.fail(error);
-        }
-        if !(epochs > 0.0 && epochs.is_finite()) {
-            let error = Diagnostic::error("E0704", span, "the number of epochs must be positive");
-            return self.fail(error.label(format!("this is {epochs}")).help("write for example `3 epochs`"));
-        }
-        Ok(Duration::Epochs { epochs })
-    }
-
-    /// A duration in steps.
-    pub(super) fn in_steps(&mut self, number: &Number, settings: &TrainSettings, span: Span) -> Checked<f64> {
-        match number.unit {
-            Unit::None | Unit::Steps => Ok(number.value),
-            Unit::Tokens if settings.item == "tokens" => Ok(number.value / settings.items_per_step as f64),
-            Unit::Samples => Ok(number.value / settings.batch as f64),
-            Unit::Epochs => {
-                let error = Diagnostic::error("E0712", span, "epochs beside a horizon in other units")
-                    .label("how many steps this is shows only when the data are read")
-                    .help("give the horizon in epochs too, or this in steps, tokens, samples or %");
-                self.fail(error)
-            }
-            _ => {
-                let error = Diagnostic::error("E0406", span, "this is not a duration")
-                    .label(format!("found {}", number.shown()));
-                self.fail(error.help("give it in steps, tokens or samples"))
-            }
-        }
-    }
-
-    /// Gradients by some nodes, which stand for parameters.
-    pub(super) fn gradients(
-        &mut self,
-        loss: NodeId,
-        plan: &Plan,
-        nodes: Vec<(u32, NodeId)>,
-    ) -> Checked<Vec<(u32, NodeId)>> {
-        let wrt: Vec<NodeId> = nodes.iter().map(|(_, node)| *node).collect();
-        let gradients = differentiate(&mut self.graph, loss, &wrt)
-            .unwrap_or_else(|error| panic!("internal: a graph from the checker is differentiable: {error}"));
-        let mut found = Vec::new();
-        for ((index, _), gradient) in nodes.into_iter().zip(gradients) {
-            match gradient {
-                Some(gradient) => found.push((index, gradient)),
-                None => self.no_gradient(index, plan.loss.span),
-            }
-        }
-        if self.has_errors() { Err(Failed) } else { Ok(found) }
-    }
-
-    /// The parameters that training moves, by index, with the nodes that read them.
-    pub(super) fn trainable(&mut self, model: Span) -> Checked<Vec<(u32, NodeId)>> {
-        let nodes: Vec<(u32, NodeId)> = self
-            .registry
-            .parameter_nodes()
-            .iter()
-            .filter(|(index, _)| self.registry.parameters[**index as usize].trainable)
-            .map(|(index, node)| (*index, *node))
-            .collect();
-        if nodes.is_empty() {
-            let error = Diagnostic::error("E0509", model, "there is nothing to train");
-            return self
-                .fail(error.label("no parameter of this model is trainable").help("add a layer, or freeze less"));
-        }
-        Ok(nodes)
-    }
-
-    /// Complains about a parameter that the loss does not depend on.
-    pub(super) fn no_gradient(&mut self, index: u32, loss: Span) {
-        let parameter = &self.registry.parameters[index as usize];
-        let error = Diagnostic::error("E0510", parameter.span, format!("`{}` has no gradient", parameter.name))
-            .label("the loss does not depend on this parameter")
-            .also(loss, "the loss")
-            .help(format!("use it, remove it, or write `freeze \"{}\"`", parameter.name));
-        self.report(error);
-    }
-
-    /// The norm of all gradients, reported; gradients scaled down to the clipping norm.
-    fn clipped(&mut self, gradients: Vec<(u32, NodeId)>, plan: &Plan) -> Checked<Vec<(u32, NodeId)>> {
-        let span = plan.clip.map_or(plan.loss.span, |(_, span)| span);
-        let norm = self.norm(&gradients, span)?;
-        self.graph.set_output(Output::Report("grad_norm".into()), norm);
-        let Some((limit, span)) = plan.clip else { return Ok(gradients) };
-        let factor = self.clip_factor(norm, limit, span)?;
-        let mut clipped = Vec::new();
-        for (index, gradient) in gradients {
-            let shape = self.graph.shape(gradient).to_vec();
-            let factor = self.spread(factor, &[], &shape, span)?;
-            clipped.push((index, self.add(Op::Binary(Binary::Mul), &[gradient, factor], span)?));
-        }
-        Ok(clipped)
-    }
-
-    /// `sqrt(sum of all squares)`, added up in the order of the parameters.
-    fn norm(&mut self, gradients: &[(u32, NodeId)], span: Span) -> Checked<NodeId> {
-        let mut total: Option<NodeId> = None;
-        for &(_, gradient) in gradients {
-            let square = self.add(Op::Binary(Binary::Mul), &[gradient, gradient], span)?;
-            let axes: Vec<usize> = (0..self.graph.shape(square).len()).collect();
-            let sum = if axes.is_empty() {
-                square
-            } else {
-                self.add(Op::Reduce { kind: trainc_kernels::ir::ReduceKind::Sum, axes }, &[square], span)?
-            };
-            total = Some(match total {
-                None => sum,
-                Some(total) => self.add(Op::Binary(Binary::Add), &[total, sum], span)?,
-            });
-        }
-        let total = total.expect("at least one trainable parameter");
-        self.add(Op::Unary(trainc_kernels::ir::Unary::Sqrt), &[total], span)
-    }
-
-    /// `min(1, limit / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_` has it.
-    fn clip_factor(&mut self, norm: NodeId, limit: f64, span: Span) -> Checked<NodeId> {
-        const EPSILON: f64 = 1e-6;
-        let constant = |this: &mut Self, value: f64| this.add(Op::constant(value), &[], span);
-        let (limit, epsilon, one) = (constant(self, limit)?, constant(self, EPSILON)?, constant(self, 1.0)?);
-        let norm = self.add(Op::Binary(Binary::Add), &[norm, epsilon], span)?;
-        let ratio = self.add(Op::Binary(Binary::Div), &[limit, norm], span)?;
-        self.add(Op::Binary(Binary::Min), &[one, ratio], span)
-    }
-
-    /// The learning rate of this step, reported as `rate`.
-    fn rate(&mut self, plan: &Plan, settings: &TrainSettings) -> Checked<Value> {
-        let value = self.schedule(&plan.schedule, settings)?;
-        let tensor = self.operand(value, plan.schedule.span)?;
-        let tensor = self.float(tensor, plan.schedule.span)?;
-        if !tensor.axes.is_empty() {
-            return self.fail(Diagnostic::error("E0711", plan.schedule.span, "the learning rate must be one number"));
-        }
-        self.graph.set_output(Output::Report("rate".into()), tensor.node);
-        Ok(Value::Tensor(tensor))
-    }
-
-    /// Loss and metrics on held-out data.
-    fn evaluation(&mut self, plan: &Plan) -> Checked<Graph> {
-        self.open(None, None)?;
-        let result = self.forward(plan);
-        self.close();
-        result?;
-        Ok(std::mem::replace(&mut self.graph, Graph::new("none")))
-    }
-
-    /// Logits of one sequence, if the model predicts next tokens.
-    fn generation(&mut self, plan: &Plan, names: &[(String, NodeId)], mode: Mode) -> Checked<Option<Graph>> {
-        let Some(next) = self.registry.inputs.iter().find(|input| input.shift == 1).cloned() else { return Ok(None) };
-        if next.dtype != DType::I32 || names.is_empty() {
-            return Ok(None);
-        }
-        self.begin("generate", Mode { training: false, batch: 1, ..mode });
-        self.open(None, None)?;
-        let result = self.forward_outputs(plan);
-        self.close();
-        result?;
-        let tokens = self.registry.inputs.iter().position(|input| input.name == next.field).map(|index| index as u32);
-        let shape = tokens
-            .and_then(|index| self.registry.input_nodes().get(&index))
-            .map(|node| self.graph.shape(*node).to_vec());
-        let Some(&[1, context]) = shape.as_deref() else { return Ok(None) };
-        let logits = self.outputs.iter().map(|(_, tensor)| tensor.node).find(|&node| {
-            let shape = self.graph.shape(node);
-            shape.len() == 3 && shape[..2] == [1, context] && next.below.is_none_or(|below| below == shape[2])
-        });
-        let Some(logits) = logits else { return Ok(None) };
-        let shape = self.graph.shape(logits)[1..].to_vec();
-        let node = self.add(Op::Reshape { shape }, &[logits], plan.loss.span)?;
-        self.graph.set_output(Output::Report("logits".into()), node);
-        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
-    }
-
-    fn forward_outputs(&mut self, plan: &Plan) -> Checked<()> {
-        let definition = self.library.definition(plan.model.definition);
-        let given = self.given(&plan.model.arguments)?;
-        self.within(plan.model.definition, Some(plan.model.span), |this| {
-            this.bind(definition, given, plan.model.span)?;
-            this.body(&definition.body)
-        })?;
-        Ok(())
     }
 }
 

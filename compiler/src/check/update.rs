@@ -2,14 +2,16 @@
 
 use super::{
     evaluator::{Checked, Evaluator},
-    filter::Filtering,
+    filter::{Filtering, Point},
     groups::{Group, Rate},
     optimizer::Update,
     train::{Plan, Use},
     value::{Tensor, Value},
 };
 use crate::{
-    graph::{NodeId, Op},
+    diagnostic::Diagnostic,
+    graph::{NodeId, Op, Output},
+    program::TrainSettings,
     syntax::tree::BinaryOp,
 };
 
@@ -23,9 +25,38 @@ pub(super) struct Rule {
     pub rate: Value,
 }
 
+/// The update of all parameters, as far as it goes without gradients.
+pub(super) struct Updates<'p> {
+    rules: Vec<Rule>,
+    filters: Vec<Filtering<'p>>,
+    /// Where gradients are taken.
+    pub points: Vec<Point>,
+}
+
 impl<'p> Evaluator<'p> {
+    /// Learning rates, and what filters do before they see a gradient.
+    pub(super) fn begin_updates(&mut self, plan: &Plan, settings: &TrainSettings) -> Checked<Updates<'p>> {
+        let rate = self.rate(plan, settings)?;
+        let rules = self.rules(plan, &rate)?;
+        let filters = self.filters(plan, &rules)?;
+        let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
+        Ok(Updates { rules, filters, points })
+    }
+
+    /// The learning rate of this step, reported as `rate`.
+    fn rate(&mut self, plan: &Plan, settings: &TrainSettings) -> Checked<Value> {
+        let value = self.schedule(&plan.schedule, settings)?;
+        let tensor = self.operand(value, plan.schedule.span)?;
+        let tensor = self.float(tensor, plan.schedule.span)?;
+        if !tensor.axes.is_empty() {
+            return self.fail(Diagnostic::error("E0711", plan.schedule.span, "the learning rate must be one number"));
+        }
+        self.graph.set_output(Output::Report("rate".into()), tensor.node);
+        Ok(Value::Tensor(tensor))
+    }
+
     /// How each trainable parameter is updated.
-    pub(super) fn rules(&mut self, plan: &Plan, rate: &Value) -> Checked<Vec<Rule>> {
+    fn rules(&mut self, plan: &Plan, rate: &Value) -> Checked<Vec<Rule>> {
         let mut rules = Vec::new();
         for (index, _) in self.trainable(plan.model.span)? {
             let (mut used, mut rate) = (plan.optimizer.clone(), rate.clone());
@@ -40,22 +71,21 @@ impl<'p> Evaluator<'p> {
     }
 
     /// The filters of all trainable parameters, as far as they go without gradients.
-    pub(super) fn filters(&mut self, plan: &Plan, rules: &[Rule]) -> Checked<Vec<Filtering<'p>>> {
+    fn filters(&mut self, plan: &Plan, rules: &[Rule]) -> Checked<Vec<Filtering<'p>>> {
         let Some(used) = &plan.filter else { return Ok(Vec::new()) };
         rules.iter().map(|rule| self.begin_filter(used, rule.index, rule.rate.clone())).collect()
     }
 
-    /// The code of filter and optimizer for each parameter, given the gradients in the order of the rules, and the standard
-    /// deviation of the noise in them.
-    pub(super) fn updates(
+    /// The code of filter and optimizer for each parameter, given the gradients in the order of the parameters, and the
+    /// standard deviation of the noise in them.
+    pub(super) fn end_updates(
         &mut self,
-        rules: Vec<Rule>,
-        filters: Vec<Filtering<'p>>,
+        updates: Updates<'p>,
         gradients: &[(u32, NodeId)],
         noise: &Value,
     ) -> Checked<()> {
-        let mut filters = filters.into_iter();
-        for (rule, &(_, raw)) in rules.into_iter().zip(gradients) {
+        let mut filters = updates.filters.into_iter();
+        for (rule, &(_, raw)) in updates.rules.into_iter().zip(gradients) {
             let Rule { index, used, rate } = rule;
             let mut filter = filters.next();
             let gradient = match &mut filter {

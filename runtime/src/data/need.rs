@@ -23,13 +23,13 @@ pub struct Need {
 }
 
 impl Need {
-    /// Gathers the demands of the entries that are fed from data.
+    /// Gathers the demands of inputs that are fed from data.
     ///
     /// # Errors
     /// When two inputs take different amounts of one field.
-    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<Need>, String> {
+    pub fn of<'a>(inputs: impl IntoIterator<Item = &'a InputBinding>) -> Result<Vec<Need>, String> {
         let mut needs: Vec<Need> = Vec::new();
-        for binding in entries.into_iter().flat_map(|entry| &entry.inputs) {
+        for binding in inputs {
             match needs.iter_mut().find(|need| need.field == binding.field) {
                 Some(need) => need.join(binding)?,
                 None => needs.push(Need::from_binding(binding)),
@@ -43,7 +43,7 @@ impl Need {
     /// # Errors
     /// As [`Need::of`].
     pub fn of_program(entries: &[Entry]) -> Result<Vec<Need>, String> {
-        Self::of(entries.iter().filter(|entry| entry.name != "generate"))
+        Self::of(entries.iter().filter(|entry| entry.name != "generate").flat_map(|entry| &entry.inputs))
     }
 
     fn from_binding(binding: &InputBinding) -> Self {

@@ -31,7 +31,7 @@ impl Batch {
 
     /// Writes all inputs of an entry.
     pub(super) fn feed(&self, entry: &Entry, device: &mut Device) -> Result<()> {
-        let needs = Need::of([entry]).map_err(Error::Misuse)?;
+        let needs = Need::of(&entry.inputs).map_err(Error::Misuse)?;
         for need in &needs {
             self.check(need)?;
         }

@@ -75,7 +75,7 @@ pub fn compare(text: &str, steps: u32, tolerance: f64) -> Result<(), String> {
     let mut session = program::session("generated", text, &[], &Options::default());
     let mut reference = Reference::new(checked, &session);
     for step in 0..steps {
-        let needs = Need::of(session.manifest().entry("step"))?;
+        let needs = Need::of(session.manifest().entry("step").into_iter().flat_map(|entry| &entry.inputs))?;
         let fields: Vec<(String, Vec<f64>)> =
             needs.iter().map(|need| (need.field.clone(), numbers(need, u64::from(step)))).collect();
         let expected = reference.step(&session, &fields)?;

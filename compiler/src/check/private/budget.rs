@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{diagnostic::Diagnostic, graph::NodeId, program::TrainSettings};
 use trainc_runtime::{
-    artifact::{Entry, InputBinding, PrivateSpec, Sampling as Drawn},
+    artifact::{InputBinding, PrivateSpec, Sampling as Drawn},
     data::Need,
     privacy,
 };
@@ -82,9 +82,8 @@ impl Evaluator<'_> {
                 below: input.below,
             }
         };
-        let inputs = self.registry.input_nodes().iter().map(binding).collect();
-        let step = Entry { name: "step".into(), inputs, mask: None, outputs: Vec::new(), launches: Vec::new() };
-        Need::of([&step]).unwrap_or_default()
+        let inputs: Vec<InputBinding> = self.registry.input_nodes().iter().map(binding).collect();
+        Need::of(&inputs).unwrap_or_default()
     }
 
     fn batch_beyond<T>(&mut self, private: &Private, batch: u64, records: u64) -> Checked<T> {

@@ -1,0 +1,209 @@
+//! What a program runs: the graphs of its entries, from the clauses of `train`.
+
+use super::{
+    evaluator::{Checked, Evaluator, Mode},
+    private::Private,
+    train::Plan,
+    value::{Value, shape_shown},
+};
+use crate::{
+    diagnostic::Diagnostic,
+    graph::{Graph, NodeId, Op, Output},
+    program::{Program, TrainSettings},
+    syntax::tree::Expr,
+};
+use trainc_runtime::artifact::{DType, PrivateSpec};
+
+/// What the forward part of a graph gives.
+struct Forward {
+    loss: NodeId,
+}
+
+/// What is known once the step has been built.
+struct Stepped {
+    settings: TrainSettings,
+    /// Outputs of the model.
+    outputs: Vec<(String, NodeId)>,
+    /// The guarantee of private training.
+    private: Option<PrivateSpec>,
+}
+
+impl Evaluator<'_> {
+    /// All graphs of the program.
+    pub(super) fn program(&mut self, plan: &Plan) -> Checked<Program> {
+        let mode = Mode { training: true, batch: plan.rows(), precision: plan.settings.precision };
+        self.begin("step", mode);
+        self.open(None, None)?;
+        let stepped = self.step(plan);
+        self.close();
+        let stepped = stepped?;
+        let data = plan.data.map(|index| self.data(index)).transpose()?;
+        let held_out = data.as_ref().is_none_or(|data| data.spec.valid_fraction > 0.0);
+        if let Some(data) = &data {
+            self.data_fits(plan, data)?;
+        }
+        let step = self.begin("accumulate", mode);
+        let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
+        self.begin("evaluate", Mode { training: false, ..mode });
+        let evaluate = if held_out { Some(self.evaluation(plan)?) } else { None };
+        let generate = self.generation(plan, &stepped.outputs, mode)?;
+        Ok(Program {
+            name: self.library.definition(plan.model.definition).name.text.clone(),
+            parameters: Vec::new(),
+            states: Vec::new(),
+            inputs: Vec::new(),
+            step,
+            accumulate: accumulate.flatten(),
+            evaluate,
+            generate,
+            data: data.map(|data| data.spec),
+            private: stepped.private,
+            train: stepped.settings,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Forward, backward and updates.
+    fn step(&mut self, plan: &Plan) -> Checked<Stepped> {
+        let forward = self.forward(plan)?;
+        let settings = self.horizon(plan)?;
+        self.bound_inputs();
+        self.freeze(&plan.frozen, &plan.groups)?;
+        let guarantee = match &plan.private {
+            Some(private) => Some(self.guarantee(private, plan.data, &settings)?),
+            None => None,
+        };
+        let updates = self.begin_updates(plan, &settings)?;
+        let private = plan.private.as_ref().zip(guarantee.as_ref());
+        let (gradients, bad) = match private {
+            Some((private, guarantee)) => self.private_gradients(forward.loss, private, guarantee, &updates.points)?,
+            None => (self.sampled_gradients(forward.loss, plan, &updates.points)?, None),
+        };
+        // The norm of a private gradient is that of noise, and would be computed for its own sake.
+        let gradients = if bad.is_some() && plan.clip.is_none() { gradients } else { self.clipped(gradients, plan)? };
+        let noise = guarantee.as_ref().map_or(0.0, PrivateSpec::noise);
+        self.end_updates(updates, &gradients, &Value::number(noise))?;
+        if let Some(bad) = bad {
+            self.guarded_outputs(bad);
+        }
+        let outputs = self.outputs.iter().map(|(name, tensor)| (name.clone(), tensor.node)).collect();
+        Ok(Stepped { settings, outputs, private: guarantee })
+    }
+
+    /// Clipped sums alone, for samples that did not fit the physical batch of the step that they belong to.
+    fn accumulation(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
+        self.open(None, None)?;
+        let accumulated = self.accumulated(plan, private);
+        self.close();
+        accumulated
+    }
+
+    fn accumulated(&mut self, plan: &Plan, private: &Private) -> Checked<Option<Graph>> {
+        if !private.accumulates() {
+            return Ok(None);
+        }
+        let forward = self.forward(plan)?;
+        let settings = self.horizon(plan)?;
+        let updates = self.begin_updates(plan, &settings)?;
+        self.accumulated_sums(forward.loss, private, &updates.points)?;
+        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
+    }
+
+    /// The model, the loss and the metrics.
+    fn forward(&mut self, plan: &Plan) -> Checked<Forward> {
+        let definition = self.library.definition(plan.model.definition);
+        let given = self.given(&plan.model.arguments)?;
+        let (_, model) = self.within(plan.model.definition, Some(plan.model.span), |this| {
+            this.bind(definition, given, plan.model.span)?;
+            this.body(&definition.body)
+        })?;
+        let mut names = std::collections::BTreeMap::new();
+        for input in self.registry.inputs.clone() {
+            if let Some(value) = model.names.get(&input.name) {
+                names.insert(input.name.clone(), value.clone());
+            }
+        }
+        names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
+        self.frame().names.extend(names);
+        if self.outputs.is_empty() {
+            let error = Diagnostic::error(
+                "E0508",
+                definition.name.span,
+                format!("the model `{}` has no output", definition.name.text),
+            );
+            return self.fail(error.help("write `output name = ...` at the end of its body"));
+        }
+        let loss = self.scalar(&plan.loss, "the loss")?;
+        self.graph.set_output(Output::Report("loss".into()), loss);
+        // What training reports of private data should be as little as possible.
+        let metrics = if plan.private.is_some() && self.mode.training { &[][..] } else { &plan.metrics };
+        for (name, expr) in metrics {
+            let node = self.scalar(expr, "a metric")?;
+            self.graph.set_output(Output::Report(name.text.clone()), node);
+        }
+        Ok(Forward { loss })
+    }
+
+    fn scalar(&mut self, expr: &Expr, what: &str) -> Checked<NodeId> {
+        self.extents.last_mut().expect("a frame is open").clear();
+        self.scan_extents(expr);
+        let value = self.expression(expr)?;
+        let tensor = self.operand(value, expr.span)?;
+        let tensor = self.float(tensor, expr.span)?;
+        let shape = self.shape(&tensor);
+        if shape.is_empty() {
+            return Ok(tensor.node);
+        }
+        let shown = shape_shown(&tensor.axes, &shape);
+        let error = Diagnostic::error("E0711", expr.span, format!("{what} must be one number"))
+            .label(format!("this has the shape {shown}"))
+            .help("take its `mean(...)`");
+        self.fail(error)
+    }
+
+    /// Loss and metrics on held-out data.
+    fn evaluation(&mut self, plan: &Plan) -> Checked<Graph> {
+        self.open(None, None)?;
+        let result = self.forward(plan);
+        self.close();
+        result?;
+        Ok(std::mem::replace(&mut self.graph, Graph::new("none")))
+    }
+
+    /// Logits of one sequence, if the model predicts next tokens.
+    fn generation(&mut self, plan: &Plan, names: &[(String, NodeId)], mode: Mode) -> Checked<Option<Graph>> {
+        let Some(next) = self.registry.inputs.iter().find(|input| input.shift == 1).cloned() else { return Ok(None) };
+        if next.dtype != DType::I32 || names.is_empty() {
+            return Ok(None);
+        }
+        self.begin("generate", Mode { training: false, batch: 1, ..mode });
+        self.open(None, None)?;
+        let result = self.forward_outputs(plan);
+        self.close();
+        result?;
+        let tokens = self.registry.inputs.iter().position(|input| input.name == next.field).map(|index| index as u32);
+        let shape = tokens
+            .and_then(|index| self.registry.input_nodes().get(&index))
+            .map(|node| self.graph.shape(*node).to_vec());
+        let Some(&[1, context]) = shape.as_deref() else { return Ok(None) };
+        let logits = self.outputs.iter().map(|(_, tensor)| tensor.node).find(|&node| {
+            let shape = self.graph.shape(node);
+            shape.len() == 3 && shape[..2] == [1, context] && next.below.is_none_or(|below| below == shape[2])
+        });
+        let Some(logits) = logits else { return Ok(None) };
+        let shape = self.graph.shape(logits)[1..].to_vec();
+        let node = self.add(Op::Reshape { shape }, &[logits], plan.loss.span)?;
+        self.graph.set_output(Output::Report("logits".into()), node);
+        Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
+    }
+
+    fn forward_outputs(&mut self, plan: &Plan) -> Checked<()> {
+        let definition = self.library.definition(plan.model.definition);
+        let given = self.given(&plan.model.arguments)?;
+        self.within(plan.model.definition, Some(plan.model.span), |this| {
+            this.bind(definition, given, plan.model.span)?;
+            this.body(&definition.body)
+        })?;
+        Ok(())
+    }
+}

@@ -6,7 +6,7 @@ pub mod device;
 
 use trainc_kernels::{
     Options, compile, host_isa,
-    ir::{Access, Buffer, DType, Kernel},
+    ir::{Access, Batch, Buffer, DType, Kernel},
     reference::{self, HostBuffer},
 };
 use trainc_runtime::{abi::StageFn, artifact::Isa, code::LoadedCode};
@@ -176,4 +176,31 @@ fn compare(what: &str, actual: &HostBuffer, expected: &HostBuffer, tolerance: f6
 /// Shorthand for the buffers of test kernels.
 pub fn buffer(dtype: DType, elements: u64, access: Access) -> Buffer {
     Buffer { dtype, elements, access }
+}
+
+/// Checks a batch of kernels as [`check`] does, and that none of them gets other bits than it does alone.
+pub fn check_batch(kernels: &[Kernel], below: u64) {
+    let (batch, order) = Batch::of(&kernels.iter().collect::<Vec<_>>());
+    let batch = batch.kernel();
+    assert_eq!(batch.verify(), Ok(()));
+    check(&batch, below, 1e-5);
+    let mut numbers = Numbers(9);
+    let inputs: Vec<HostBuffer> = batch.buffers.iter().map(|buffer| numbers.buffer(buffer, below)).collect();
+    let mut runs: Vec<Box<dyn Fn(&Kernel, &mut [HostBuffer])>> =
+        vec![Box::new(|kernel, buffers| device::run(kernel, buffers, 3, None))];
+    runs.extend(executable_isas().into_iter().map(|isa| -> Box<dyn Fn(&Kernel, &mut [HostBuffer])> {
+        Box::new(move |kernel, buffers| Program::new(kernel, isa).run(buffers, 3, 1))
+    }));
+    for run in runs {
+        let (mut together, mut alone) = (inputs.clone(), inputs.clone());
+        run(&batch, &mut together);
+        let mut rest = &mut alone[..];
+        for &number in &order {
+            let (own, others) = rest.split_at_mut(kernels[number].buffers.len());
+            run(&kernels[number], own);
+            rest = others;
+        }
+        let same = together.iter().zip(&alone).all(|(a, b)| bits(a) == bits(b));
+        assert!(same, "{}: other bits than alone", batch.label);
+    }
 }

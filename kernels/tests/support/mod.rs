@@ -186,21 +186,24 @@ pub fn check_batch(kernels: &[Kernel], below: u64) {
     check(&batch, below, 1e-5);
     let mut numbers = Numbers(9);
     let inputs: Vec<HostBuffer> = batch.buffers.iter().map(|buffer| numbers.buffer(buffer, below)).collect();
-    let mut runs: Vec<Box<dyn Fn(&Kernel, &mut [HostBuffer])>> =
-        vec![Box::new(|kernel, buffers| device::run(kernel, buffers, 3, None))];
-    runs.extend(executable_isas().into_iter().map(|isa| -> Box<dyn Fn(&Kernel, &mut [HostBuffer])> {
-        Box::new(move |kernel, buffers| Program::new(kernel, isa).run(buffers, 3, 1))
-    }));
-    for run in runs {
+    for isa in executable_isas().into_iter().map(Some).chain([None]) {
         let (mut together, mut alone) = (inputs.clone(), inputs.clone());
-        run(&batch, &mut together);
+        run(&batch, &mut together, isa);
         let mut rest = &mut alone[..];
         for &number in &order {
             let (own, others) = rest.split_at_mut(kernels[number].buffers.len());
-            run(&kernels[number], own);
+            run(&kernels[number], own, isa);
             rest = others;
         }
         let same = together.iter().zip(&alone).all(|(a, b)| bits(a) == bits(b));
         assert!(same, "{}: other bits than alone", batch.label);
+    }
+}
+
+/// Runs a kernel on this processor, or without an instruction set as device code.
+fn run(kernel: &Kernel, buffers: &mut [HostBuffer], isa: Option<Isa>) {
+    match isa {
+        Some(isa) => Program::new(kernel, isa).run(buffers, 3, 1),
+        None => device::run(kernel, buffers, 3, None),
     }
 }

@@ -16,7 +16,7 @@ pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
 pub use ops::{Binary, Unary};
-pub use verify::ElementType;
+pub use verify::{ElementType, MAX_BUFFERS};
 
 use serde::{Deserialize, Serialize};
 pub use trainc_runtime::artifact::DType;

@@ -15,7 +15,7 @@ const MAX_ACCUMULATORS: usize = 64;
 /// Expressions of a kernel: emission is quadratic in them.
 const MAX_EXPRS: usize = 4096;
 /// Buffers of a kernel: their addresses take half of the 4 KB that arguments of a launch may have on devices.
-const MAX_BUFFERS: usize = 256;
+pub const MAX_BUFFERS: usize = 256;
 
 /// The type of an expression's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! The way of an entry (`step`, `evaluate`, `generate`), each stage one module:
 //!
-//! * [`dag`]: a copy of the live graph, with what must lie in memory marked;
+//! * [`dag`], on [`pack`]: a copy of the live graph, with what must lie in memory marked;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
 //! * [`sink`]: which forward values only the backward pass computes;
@@ -25,6 +25,7 @@ mod group;
 mod instantiate;
 mod lower;
 mod order;
+mod pack;
 mod recompute;
 mod refine;
 mod regions;

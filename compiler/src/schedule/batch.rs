@@ -128,3 +128,46 @@ fn one(kernels: &[Template]) -> Template {
     let args = order.iter().flat_map(|&number| kernels[number].args.clone()).collect();
     Template { kernel: batch.kernel(), args }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::build::fill;
+    use proptest::prelude::*;
+    use trainc_kernels::ir::DType;
+
+    fn zeros(number: usize) -> Template {
+        fill(Key::Node(number), DType::F32, &[number as u64 + 1])
+    }
+
+    proptest! {
+        /// Of 40 steps, every fifth a loop; `sources` says how far before it each finds what it needs.
+        #[test]
+        fn each_step_runs_once_after_all_that_it_needs(sources in prop::collection::vec((1usize..9, 1usize..30), 40)) {
+            let before: Vec<BTreeSet<usize>> = sources.iter().enumerate()
+                .map(|(step, &(near, far))| [near, far].iter().filter_map(|back| step.checked_sub(*back)).collect())
+                .collect();
+            let kernels: Vec<Vec<Template>> =
+                (0..40).map(|step| if step % 5 == 4 { Vec::new() } else { vec![zeros(step)] }).collect();
+            let slots = slots(&(0..40).collect::<Vec<_>>(), &before, &|step| &kernels[step]);
+            let slot_of = |step: usize| slots.iter().position(|slot| slot.contains(&step)).expect("every step runs");
+            prop_assert_eq!(slots.iter().map(Vec::len).sum::<usize>(), 40);
+            for (step, sources) in before.iter().enumerate() {
+                prop_assert!(sources.iter().all(|&source| slot_of(source) < slot_of(step)));
+                prop_assert!(step % 5 != 4 || slots[slot_of(step)].len() == 1);
+            }
+        }
+    }
+
+    #[test]
+    fn as_many_kernels_share_a_launch_as_its_arguments_allow() {
+        let kernels: Vec<Template> = (0..2 * MAX_BUFFERS + 1).map(|number| zeros(number % 7)).collect();
+        let launches = together(&kernels);
+        assert_eq!(launches.iter().map(|launch| launch.args.len()).collect::<Vec<_>>(), [MAX_BUFFERS, MAX_BUFFERS, 1]);
+        for Template { kernel, args } in &launches {
+            assert_eq!(kernel.verify(), Ok(()));
+            let matches = |(key, elements): (&Key, u64)| *key == Key::Node(elements as usize - 1);
+            assert!(args.iter().zip(kernel.buffers.iter().map(|buffer| buffer.elements)).all(matches));
+        }
+    }
+}

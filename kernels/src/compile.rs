@@ -71,7 +71,7 @@ pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
             Machine::ALL.map(|machine| gemm::workspace_bytes(kernel, product, machine)).into_iter().max().unwrap_or(0)
         }
         Body::Nest(nest) => nest::workspace_bytes(kernel, nest),
-        Body::Attention(_) | Body::AttentionBackward(_) => 0,
+        Body::Attention(_) | Body::AttentionBackward(_) | Body::Batch(_) => 0,
     }
 }
 
@@ -175,6 +175,7 @@ impl Unit {
             Body::Gemm(product) => gemm::lower(b, micro, kernel, product, &name),
             Body::Attention(attention) => attention::lower_forward(b, micro, kernel, attention, &name),
             Body::AttentionBackward(attention) => attention::lower_backward(b, micro, kernel, attention, &name),
+            Body::Batch(batch) => nest::batch::lower(b, batch, micro.tile.lanes, &name),
         }
     }
 

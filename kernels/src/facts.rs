@@ -26,6 +26,7 @@ pub fn kernel_facts(kernel: &Kernel) -> Facts {
         // Two products forward; backward five, one of them a recomputation.
         Body::Attention(attention) => 4 * attention.shape.channels * visible_pairs(&attention.shape),
         Body::AttentionBackward(attention) => 10 * attention.shape.channels * visible_pairs(&attention.shape),
+        Body::Batch(batch) => batch.parts.iter().map(|part| part.times * kernel_facts(&part.kernel).flops).sum(),
     };
     let bytes = |unused: Access| {
         let used = kernel.buffers.iter().filter(|buffer| buffer.access != unused);

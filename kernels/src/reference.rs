@@ -4,8 +4,8 @@
 //! compiled kernels up to the rounding of f32.
 
 use crate::ir::{
-    Attention, AttentionBackward, AttentionShape, Binary, Body, Draw, Expr, ExprId, Exprs, Gemm, Generator, Index,
-    Kernel, Nest, Precision, ReduceKind, Store, View,
+    Attention, AttentionBackward, AttentionShape, Batch, Binary, Body, Draw, Expr, ExprId, Exprs, Gemm, Generator,
+    Index, Kernel, Nest, Precision, ReduceKind, Store, View,
 };
 use std::collections::BTreeMap;
 use trainc_runtime::{chacha, philox};
@@ -64,6 +64,16 @@ pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64) {
         Body::Gemm(gemm) => run_gemm(gemm, buffers, instance),
         Body::Attention(attention) => run_attention(attention, buffers),
         Body::AttentionBackward(attention) => run_backward(attention, buffers),
+        Body::Batch(batch) => run_batch(batch, buffers, instance),
+    }
+}
+
+fn run_batch(batch: &Batch, buffers: &mut [HostBuffer], instance: u64) {
+    for (first, part) in batch.placed() {
+        let each = part.kernel.buffers.len();
+        for call in 0..part.times as usize {
+            run(&part.kernel, &mut buffers[first + call * each..][..each], instance);
+        }
     }
 }
 

@@ -23,10 +23,26 @@ pub(crate) struct Stage {
     pub scratch: Value,
 }
 
+impl Stage {
+    /// The values as arguments of another function of this type.
+    pub fn values(self) -> [Value; 5] {
+        [self.args, self.instance, self.begin, self.end, self.scratch]
+    }
+}
+
 /// Emits the function of a stage.
 pub(crate) fn emit_stage(b: &mut Builder, symbol: &str, emit: impl FnOnce(&mut Builder, Stage)) {
+    emit_function(b, symbol, true, emit);
+}
+
+/// Emits a function that stages call with arguments of their own.
+pub(crate) fn emit_shared(b: &mut Builder, symbol: &str, emit: impl FnOnce(&mut Builder, Stage)) {
+    emit_function(b, symbol, false, emit);
+}
+
+fn emit_function(b: &mut Builder, symbol: &str, public: bool, emit: impl FnOnce(&mut Builder, Stage)) {
     let types = [Type::POINTER, Type::I64, Type::I64, Type::I64, Type::POINTER];
-    b.function(symbol, true, &types, |b, values| {
+    b.function(symbol, public, &types, |b, values| {
         let &[args, instance, begin, end, scratch] = values else { unreachable!("five parameters were declared") };
         emit(b, Stage { args, instance, begin, end, scratch });
     });

@@ -3,12 +3,12 @@
 mod support;
 
 use proptest::prelude::*;
-use support::{Numbers, Program, buffer, check, check_on, executable_isas};
+use support::{Numbers, Program, buffer, check, check_batch, check_on, executable_isas};
 use trainc_kernels::{
     ir::{
         Access::{Read, ReadWrite, Write},
-        Binary, Body, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Kernel, Nest, ReduceKind, Reduction,
-        Store, Sweep, Unary,
+        Batch, Binary, Body, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Kernel, Nest, ReduceKind,
+        Reduction, Store, Sweep, Unary,
     },
     reference::HostBuffer,
 };
@@ -198,6 +198,34 @@ fn updates_in_place_agree_with_the_reference() {
     for count in [1, 7, 8, 9, 1000, 200_003] {
         check(&adamw(count), 1, 1e-6);
     }
+}
+
+/// Nests whose blocks have one thread to a team, parts of a warp, warps, 256 and 512 threads, or columns of them.
+#[test]
+fn batches_compute_what_their_nests_do_alone() {
+    let columns = reductions([1, 700, 600], [2, 0, 1], DType::F32);
+    let mixed = [softmax(3, 100), norm(20_000), adamw(1000), columns, norm(3000), adamw(1000), scatter(40, 96, 7)];
+    check_batch(&mixed, 7);
+    check_batch(&[adamw(1000), adamw(7), adamw(1000), softmax(70, 513), adamw(40_000), softmax(5, 8)], 1);
+    check_batch(&[norm(5), norm(5), norm(5)], 1);
+}
+
+#[test]
+fn batches_that_break_a_rule_are_refused() {
+    let good = Batch::of(&[&adamw(9), &norm(5), &adamw(9)]).0.kernel();
+    assert_eq!((good.label.as_str(), good.buffers.len()), ("2 x adamw | norm", 12));
+    let broken = |change: &dyn Fn(&mut Kernel, &mut Batch)| {
+        let Body::Batch(mut batch) = good.body.clone() else { unreachable!() };
+        let mut kernel = good.clone();
+        change(&mut kernel, &mut batch);
+        kernel.body = Body::Batch(batch);
+        kernel.verify().expect_err("the batch is broken")
+    };
+    assert!(broken(&|kernel, _| kernel.buffers.truncate(11)).contains("arguments from 10"));
+    assert!(broken(&|kernel, _| kernel.buffers.push(kernel.buffers[0])).contains("13 arguments"));
+    assert!(broken(&|_, batch| batch.parts[0].times = 0).contains("0 calls"));
+    assert!(broken(&|_, batch| batch.parts[1].kernel.buffers[1].access = Read).contains("read-only"));
+    assert!(broken(&|_, batch| batch.parts[0].kernel = good.clone()).contains("other kernels than nests"));
 }
 
 #[test]

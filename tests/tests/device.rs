@@ -7,7 +7,7 @@
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use trainc::compile::{Compilation, Provenance};
-use trainc_kernels::{Target, host_isa};
+use trainc_kernels::{Target, device_stages, host_isa};
 use trainc_runtime::{
     Batch, Options, RunDirectory, Session, Values,
     artifact::{Artifact, DType, InputBinding, Isa},
@@ -67,6 +67,18 @@ fn compiled(name: &str, text: &str, target: Target, isa: Isa) -> Artifact {
     let mut compilation = Compilation::for_target(checked, target).unwrap_or_else(|error| panic!("{name}: {error}"));
     let provenance = Provenance { text: text.into(), digest: name.into() };
     compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// 7 grids a layer forward, 13 backward, 12 for embedding, head and update. llm.c starts 496, with cuDNN 376.
+#[test]
+fn gpt2_starts_at_most_264_grids_a_step() {
+    let text = program::read("dsl-examples/gpt2_124m.train");
+    let checked = program::check("gpt2", &text, &[]).unwrap_or_else(|found| panic!("{found}"));
+    let plan = Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan;
+    let stages: Vec<usize> = plan.kernels.iter().map(|kernel| device_stages(kernel).unwrap().len()).collect();
+    let step = plan.entries.iter().find(|entry| entry.name == "step").expect("every program has steps");
+    let grids: usize = step.launches.iter().map(|launch| stages[launch.kernel as usize]).sum();
+    assert!(grids <= 264, "{grids} grids");
 }
 
 fn sessions(name: &str, text: &str) -> [Session; 2] {

@@ -64,7 +64,7 @@ const SOMEWHERE: [(&str, &[&str]); 2] = [
 
 fn kind(kernel: &Kernel) -> &'static str {
     match &kernel.body {
-        Body::Nest(_) => "nest",
+        Body::Nest(_) | Body::Batch(_) => "nest",
         Body::Gemm(gemm) if gemm.precision == Precision::F32 => "product in f32",
         Body::Gemm(_) => "product in bf16",
         Body::Attention(_) if uses_tensor_cores(kernel) => "attention in bf16",

@@ -5,6 +5,7 @@ use super::{
     dag::{Dag, Id},
     domain::{Domain, Level},
     lower::{Key, Lowering, Misfit, Own, Values},
+    pack::Part,
     refine::Loops,
     select::{Class, Sides, class},
 };
@@ -387,12 +388,16 @@ impl Views<'_> {
 
     /// Result number `number` of attention `id`: the value of `node`, or of nobody's.
     fn result(&mut self, id: Id, number: u32, node: Option<Id>, shape: &[u64]) -> Result<View, Misfit> {
-        let key = node.map_or(Key::Temporary(id, number), |node| self.values.key(node));
-        let buffer = self.buffer(key, shape.iter().product(), Access::Write);
-        let index = match node {
-            Some(node) => self.values.position(node, &axes(shape.len())),
-            None => coords::flatten(&axes(shape.len()), shape),
+        let own = axes(shape.len());
+        let (key, elements, index) = match node.map(|node| (node, self.values.dag.parts.get(&node))) {
+            Some((_, Some(Part { whole, coords }))) => {
+                let elements = self.values.dag.nodes[*whole].elements();
+                (self.values.key(*whole), elements, self.values.position(*whole, coords))
+            }
+            Some((node, None)) => (self.values.key(node), shape.iter().product(), self.values.position(node, &own)),
+            None => (Key::Temporary(id, number), shape.iter().product(), coords::flatten(&own, shape)),
         };
+        let buffer = self.buffer(key, elements, Access::Write);
         view(buffer, &index, shape, &Exprs::default())
     }
 

@@ -4,6 +4,7 @@
 //! whatever must lie in a buffer of its own is marked `stored`, sums of whole tensors are cut into chunks that can run in
 //! parallel, and a scatter that is added to a fresh value accumulates onto it.
 
+use super::pack::{self, Part};
 use crate::graph::{Graph, NodeId, Op, Output, ScopeId};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::ir::{Binary, DType, ReduceKind};
@@ -69,6 +70,8 @@ pub(super) struct Dag {
     pub outputs: Vec<(Output, Id)>,
     /// Where a value lies, if not in a buffer of its own.
     pub homes: BTreeMap<Id, Home>,
+    /// Results of attention that are written as parts of another value.
+    pub parts: BTreeMap<Id, Part>,
     /// Copies into tensors whose old value others still need: they share no kernel.
     pub late: BTreeSet<Id>,
 }
@@ -124,6 +127,7 @@ impl Dag {
         }
         dag = dag.rebuilt(chunk_sums).rebuilt(stage_exits);
         dag.accumulate_scatters();
+        pack::pack(&mut dag);
         dag.store_what_scopes_need();
         dag.store_outputs(choices);
         dag

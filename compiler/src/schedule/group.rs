@@ -2,13 +2,14 @@
 //!
 //! Every computed value starts as a group of its own. Groups are fused along the edges between them, then with groups that
 //! read the same large value, whenever one kernel can compute both (decided by lowering them together) and no path leads
-//! from one through a third group to the other.
+//! from one through a third group to the other. [`order`] then puts them in order.
 
 use super::{
     build::{self, Kind, Template, Wanted},
     dag::{Home, Id, Tensor},
     domain::Domain,
     lower::Values,
+    order::{self, Grouping},
     regions::{RegionId, Regions, leaves_scope},
 };
 use crate::graph::Op;
@@ -26,23 +27,6 @@ pub(super) struct Group {
     pub kernels: Vec<Template>,
     /// What its kernels leave in memory.
     pub wanted: Wanted,
-}
-
-/// A step of the root, or of one instance of a region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
-    /// A group's kernels.
-    Group(usize),
-    /// All instances of a region.
-    Loop(RegionId),
-}
-
-/// All groups with the order in which they run.
-#[derive(Clone, Debug)]
-pub(super) struct Grouping {
-    pub groups: Vec<Group>,
-    /// By region; the first is the root.
-    pub order: Vec<Vec<Step>>,
 }
 
 /// Tensors that cannot be updated in place.
@@ -65,16 +49,16 @@ struct Sources {
     looped: BTreeSet<usize>,
 }
 
-struct Fusion<'a> {
-    values: &'a Values<'a>,
-    regions: &'a Regions,
-    groups: Vec<Option<Group>>,
+pub(super) struct Fusion<'a> {
+    pub values: &'a Values<'a>,
+    pub regions: &'a Regions,
+    pub groups: Vec<Option<Group>>,
     /// By computed node: its group.
-    of: BTreeMap<Id, usize>,
+    pub of: BTreeMap<Id, usize>,
     /// By node: values in memory that its computation reads.
     reads: Vec<BTreeSet<Id>>,
     /// By region: root values that its kernels read or are handed.
-    entering: Vec<BTreeSet<Id>>,
+    pub entering: Vec<BTreeSet<Id>>,
 }
 
 impl<'a> Fusion<'a> {
@@ -97,7 +81,7 @@ impl<'a> Fusion<'a> {
         fusion
     }
 
-    fn group(&self, position: usize) -> &Group {
+    pub fn group(&self, position: usize) -> &Group {
         self.groups[position].as_ref().expect("a group that is still there")
     }
 
@@ -139,7 +123,7 @@ impl<'a> Fusion<'a> {
         reduced_a && reduced_b && self.reads_of(a).intersection(&self.reads_of(b)).any(large)
     }
 
-    fn reads_of(&self, group: &Group) -> BTreeSet<Id> {
+    pub fn reads_of(&self, group: &Group) -> BTreeSet<Id> {
         group.members.iter().flat_map(|&member| &self.reads[member]).copied().collect()
     }
 
@@ -230,7 +214,7 @@ impl<'a> Fusion<'a> {
     }
 
     /// Regions that must have run before a value that leaves a scope is known.
-    fn entered_by(&self, id: Id) -> Vec<RegionId> {
+    pub fn entered_by(&self, id: Id) -> Vec<RegionId> {
         let after = &self.regions.after[id];
         let ran = |&region: &RegionId| {
             let region = self.regions.list[region];
@@ -255,7 +239,7 @@ impl<'a> Fusion<'a> {
         self.of = live.iter().enumerate().flat_map(|(n, group)| group.members.iter().map(move |&id| (id, n))).collect();
         self.groups = live.into_iter().map(Some).collect();
         self.build_all()?;
-        Ordering::new(&self).finish(&self)
+        order::order(&self)
     }
 
     /// Builds the kernels of all groups.
@@ -319,7 +303,7 @@ impl<'a> Fusion<'a> {
 }
 
 /// The tensor that a computed value overwrites.
-fn updated(values: &Values, id: Id) -> Option<Tensor> {
+pub(super) fn updated(values: &Values, id: Id) -> Option<Tensor> {
     match values.dag.homes.get(&id) {
         Some(Home::Tensor(tensor)) => Some(*tensor),
         _ => None,
@@ -371,141 +355,4 @@ fn root_reads(values: &Values, regions: &Regions, reads: &[BTreeSet<Id>], region
         }
     }
     result
-}
-
-/// The order of groups and loops, with edges by which each runs after what it needs and before what overwrites it.
-struct Ordering {
-    /// By step, what must run before it. Steps of all regions are numbered together.
-    before: Vec<BTreeSet<usize>>,
-    steps: Vec<Step>,
-    region: Vec<RegionId>,
-}
-
-impl Ordering {
-    fn new(fusion: &Fusion) -> Ordering {
-        let groups = fusion.groups.len();
-        let loops = fusion.regions.list.len();
-        let steps: Vec<Step> = (0..groups).map(Step::Group).chain((0..loops).map(Step::Loop)).collect();
-        let region = (0..groups).map(|group| fusion.group(group).region).chain((0..loops).map(|_| 0)).collect();
-        let mut ordering = Ordering { before: vec![BTreeSet::new(); steps.len()], steps, region };
-        for group in 0..groups {
-            let reads = fusion.reads_of(fusion.group(group));
-            ordering.need(fusion, group, &reads);
-        }
-        for region in 1..loops {
-            ordering.need(fusion, groups + region, &fusion.entering[region]);
-            let earlier = |&other: &RegionId| fusion.regions.list[other].comes_before(fusion.regions.list[region]);
-            ordering.before[groups + region].extend((1..loops).filter(earlier).map(|other| groups + other));
-        }
-        ordering
-    }
-
-    /// Lets a step run after all that it reads.
-    fn need(&mut self, fusion: &Fusion, step: usize, reads: &BTreeSet<Id>) {
-        for &read in reads {
-            for source in self.sources(fusion, read) {
-                if self.region[source] == self.region[step] && source != step {
-                    self.before[step].insert(source);
-                }
-            }
-        }
-    }
-
-    /// The steps that produce a value.
-    fn sources(&self, fusion: &Fusion, id: Id) -> Vec<usize> {
-        let node = &fusion.values.dag.nodes[id];
-        match &node.op {
-            _ if fusion.of.contains_key(&id) => vec![fusion.of[&id]],
-            Op::Project { .. } => self.sources(fusion, node.operands[0]),
-            op if leaves_scope(op) => {
-                let loops = fusion.entered_by(id).into_iter().map(|region| fusion.groups.len() + region);
-                loops.collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// Adds the edges by which tensors are read before they are overwritten, and sorts.
-    fn finish(mut self, fusion: &Fusion) -> Result<Grouping, Conflicts> {
-        let mut conflicts = Conflicts::new();
-        for (&id, &writer) in &fusion.of {
-            if let Some(tensor) = updated(fusion.values, id)
-                && !self.overwrite(fusion, writer, tensor)
-            {
-                conflicts.insert(tensor);
-            }
-        }
-        if !conflicts.is_empty() {
-            return Err(conflicts);
-        }
-        let order = (0..fusion.regions.list.len()).map(|region| self.sorted(fusion, region)).collect();
-        Ok(Grouping { groups: fusion.groups.iter().flatten().cloned().collect(), order })
-    }
-
-    /// Lets all readers of the old value run before the writer; false if one of them needs what the writer makes.
-    fn overwrite(&mut self, fusion: &Fusion, writer: usize, tensor: Tensor) -> bool {
-        if self.region[writer] != 0 {
-            return false;
-        }
-        let old = |id: &Id| fusion.values.dag.tensor(*id) == Some(tensor);
-        let mut readers: Vec<usize> = Vec::new();
-        for (position, step) in self.steps.iter().enumerate() {
-            let reads = match *step {
-                Step::Group(group) if self.region[position] == 0 => fusion.reads_of(fusion.group(group)),
-                Step::Loop(region) if region != 0 => fusion.entering[region].clone(),
-                _ => continue,
-            };
-            if position != writer && reads.iter().any(old) {
-                readers.push(position);
-            }
-        }
-        let outlives = fusion.values.dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
-        if outlives || readers.iter().any(|&reader| self.runs_after(reader, writer)) {
-            return false;
-        }
-        self.before[writer].extend(readers);
-        true
-    }
-
-    fn runs_after(&self, step: usize, other: usize) -> bool {
-        let mut open = vec![step];
-        let mut seen = BTreeSet::from([step]);
-        while let Some(step) = open.pop() {
-            if step == other {
-                return true;
-            }
-            open.extend(self.before[step].iter().copied().filter(|&before| seen.insert(before)));
-        }
-        false
-    }
-
-    /// The steps of a region, each after those it needs, otherwise in the order of the program.
-    fn sorted(&self, fusion: &Fusion, region: RegionId) -> Vec<Step> {
-        let rank = |step: usize| match self.steps[step] {
-            Step::Group(group) => fusion.group(group).members[0],
-            Step::Loop(region) => fusion.regions.of.iter().rposition(|&of| of == region).unwrap_or(0),
-        };
-        let mine = |&step: &usize| self.region[step] == region && self.steps[step] != Step::Loop(0);
-        let mut waiting: BTreeMap<usize, usize> =
-            (0..self.steps.len()).filter(mine).map(|step| (step, self.before[step].len())).collect();
-        let mut after: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for &step in waiting.keys() {
-            self.before[step].iter().for_each(|&before| after.entry(before).or_default().push(step));
-        }
-        let mut ready: BTreeSet<(usize, usize)> =
-            waiting.iter().filter(|(_, count)| **count == 0).map(|(&step, _)| (rank(step), step)).collect();
-        let mut sorted = Vec::new();
-        while let Some((_, step)) = ready.pop_first() {
-            sorted.push(self.steps[step]);
-            for &next in after.get(&step).into_iter().flatten() {
-                let count = waiting.get_mut(&next).expect("a step of this region");
-                *count -= 1;
-                if *count == 0 {
-                    ready.insert((rank(next), next));
-                }
-            }
-        }
-        assert_eq!(sorted.len(), waiting.len(), "internal: steps that wait for each other");
-        sorted
-    }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     arena::Lifetime,
+    batch,
     build::{Template, fill},
     dag::{Dag, Home, Id, Tensor},
-    group::{Grouping, Step},
     lower::{Key, Values},
+    order::{Grouping, Step},
     regions::{RegionId, Regions},
 };
 use crate::graph::{Op, Output};
@@ -139,13 +140,11 @@ impl<'a> Unrolling<'a> {
     fn region(&mut self, region: RegionId, instance: u64) {
         let grouping = self.grouping;
         for step in &grouping.order[region] {
-            match *step {
-                Step::Group(group) => {
-                    for template in &grouping.groups[group].kernels {
-                        self.launch(template, region, instance);
-                    }
+            match step {
+                Step::Kernels(kernels) => {
+                    kernels.iter().for_each(|template| self.launch(template, region, instance));
                 }
-                Step::Loop(inner) => self.instances(inner),
+                Step::Loop(inner) => self.instances(*inner),
             }
         }
     }
@@ -154,10 +153,12 @@ impl<'a> Unrolling<'a> {
     fn instances(&mut self, region: RegionId) {
         let grouping = self.grouping;
         let here = grouping.groups.iter().filter(|group| group.region == region);
-        for sum in here.flat_map(|group| group.wanted.summed.values().flatten()) {
-            let node = &self.dag().nodes[*sum];
-            self.launch(&fill(Key::Node(*sum), node.dtype, &node.shape), 0, 0);
-        }
+        let zeros = here.flat_map(|group| group.wanted.summed.values().flatten()).map(|&sum| {
+            let node = &self.dag().nodes[sum];
+            fill(Key::Node(sum), node.dtype, &node.shape)
+        });
+        let zeros: Vec<Template> = zeros.collect();
+        batch::together(&zeros).iter().for_each(|template| self.launch(template, 0, 0));
         let count = self.dag().scopes[self.regions.list[region].scope].count;
         for step in 0..count {
             let instance = if self.regions.list[region].reversed() { count - 1 - step } else { step };

@@ -2,11 +2,12 @@
 //!
 //! The way of an entry (`step`, `evaluate`, `generate`), each stage one module:
 //!
-//! * [`dag`]: a copy of the live graph, with what must lie in memory marked;
+//! * [`dag`], on [`pack`]: a copy of the live graph, with what must lie in memory marked;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
 //! * [`sink`]: which forward values only the backward pass computes;
-//! * [`group`]: which computed values share a kernel, and the order of kernels; decided per region, once for all instances;
+//! * [`group`]: which computed values share a kernel; decided per region, once for all instances;
+//! * [`order`]: in which order kernels run, and ([`batch`]) which of them in one launch;
 //! * [`build`], on [`lower`], [`domain`] and [`refine`]: the kernels themselves;
 //! * [`instantiate`]: launches over instances, and the lifetimes of buffers;
 //! * [`arena`]: where buffers lie.
@@ -15,6 +16,7 @@
 //! the request.
 
 mod arena;
+mod batch;
 mod build;
 mod coords;
 mod dag;
@@ -22,6 +24,8 @@ mod domain;
 mod group;
 mod instantiate;
 mod lower;
+mod order;
+mod pack;
 mod recompute;
 mod refine;
 mod regions;

@@ -7,7 +7,7 @@
 use super::{
     dag::{Dag, Id, is_place},
     lower::{Lowering, Values},
-    refine,
+    pack, refine,
 };
 use crate::graph::{Contraction, Op};
 use std::collections::{BTreeMap, BTreeSet};
@@ -277,6 +277,10 @@ impl Selection<'_> {
     /// keeps its rows together.
     fn choose_layout(&mut self, id: Id, class: Class) {
         let dag = self.values.dag;
+        if let Some(order) = pack::layout(dag, id, &self.users[id]) {
+            self.values.layouts.insert(id, order);
+            return;
+        }
         let in_parts = |&user: &Id| matches!(dag.nodes[user].op, Op::Slice { .. } | Op::Attention(_));
         if let (Class::Product, Op::Contract(contraction)) = (class, &dag.nodes[id].op)
             && !dag.nodes[id].stored

@@ -6,6 +6,7 @@
 //! library, no toolkit; NVIDIA's driver translates the PTX when it is loaded.
 
 mod attention;
+mod batch;
 mod gemm;
 mod matrix;
 mod nest;
@@ -41,14 +42,14 @@ impl DeviceStage {
 pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match &kernel.body {
         Body::Nest(nest) => crate::nest::workspace_bytes(kernel, nest),
-        Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => 0,
+        Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) | Body::Batch(_) => 0,
     }
 }
 
 /// Whether a kernel multiplies matrices on tensor cores.
 pub fn uses_tensor_cores(kernel: &Kernel) -> bool {
     match &kernel.body {
-        Body::Nest(_) => false,
+        Body::Nest(_) | Body::Batch(_) => false,
         Body::Gemm(product) => product.precision == Precision::Bf16,
         Body::Attention(attention) => attention::tensor::takes(&attention.shape),
         Body::AttentionBackward(attention) => attention::tensor::takes(&attention.shape),
@@ -66,6 +67,7 @@ pub(crate) fn lower<'a>(kernels: impl IntoIterator<Item = (usize, &'a Kernel)>) 
             Body::Gemm(product) => gemm::lower(&mut b, kernel, product, &name),
             Body::Attention(forward) => attention::lower_forward(&mut b, kernel, forward, &name),
             Body::AttentionBackward(backward) => attention::lower_backward(&mut b, kernel, backward, &name),
+            Body::Batch(nests) => vec![batch::lower(&mut b, nests, &name)],
         }
     });
     let stages = stages.collect();

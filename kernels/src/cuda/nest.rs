@@ -47,20 +47,30 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -
 /// Lowers one nest to one launch.
 pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
     let plan = Plan::new(nest);
-    let threads = (plan.team * plan.teams) as u32;
-    // The long bodies of columns may have all registers that a block can.
-    let together = plan.interleaved.then_some(1);
-    super::entry(b, &symbol, Block { threads, together }, buffers.len(), |b, pointers, instance| {
-        let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
-        let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
-        Lowering { e, nest, plan: &plan, ordered: updates && nest.sweeps.len() > 1 }.block();
+    let threads = plan.threads() as u32;
+    super::entry(b, &symbol, Block { threads, together: plan.together() }, buffers.len(), |b, pointers, instance| {
+        let block = b.block();
+        emit(b, (buffers, pointers), nest, &plan, [instance, block]);
     });
     DeviceStage { symbol, blocks: plan.blocks(), threads, shared_bytes: plan.shared_bytes() as u32 }
 }
 
+/// What block number `block` of a nest does, on buffers at the given addresses.
+pub(super) fn emit(
+    b: &mut Builder,
+    (buffers, pointers): (&[Buffer], Vec<Value>),
+    nest: &Nest,
+    plan: &Plan,
+    [instance, block]: [Value; 2],
+) {
+    let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
+    let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
+    Lowering { e, nest, plan, ordered: updates && nest.sweeps.len() > 1 }.block(block);
+}
+
 /// How parallel iterations are spread over threads.
 #[derive(Clone, Debug)]
-struct Plan {
+pub(super) struct Plan {
     /// The parallel loop whose iterations are neighbours.
     column: Option<u32>,
     /// Threads of a team.
@@ -76,7 +86,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(nest: &Nest) -> Plan {
+    pub fn new(nest: &Nest) -> Plan {
         let iterations: u64 = nest.parallel.iter().product();
         let inner: u64 = nest.inner.iter().product();
         let parallel = nest.parallel.len() as u32;
@@ -110,11 +120,26 @@ impl Plan {
         Plan { team, teams, interleaved: true, ..plan }
     }
 
+    /// The same with more teams in a block. What a team computes stays as it is.
+    pub fn widened(self, threads: u64) -> Plan {
+        Plan { teams: threads / self.team, ..self }
+    }
+
+    /// Threads of a block.
+    pub fn threads(&self) -> u64 {
+        self.team * self.teams
+    }
+
+    /// The long bodies of columns may have all registers that a block can.
+    pub fn together(&self) -> Option<u32> {
+        self.interleaved.then_some(1)
+    }
+
     fn units(&self) -> u64 {
         self.iterations * self.parts
     }
 
-    fn blocks(&self) -> u64 {
+    pub fn blocks(&self) -> u64 {
         self.units().div_ceil(self.teams)
     }
 
@@ -122,12 +147,12 @@ impl Plan {
     fn slots(&self) -> u64 {
         match (self.interleaved, self.team) {
             (true, team) => team * self.teams,
-            (false, team) if team > WARP.into() => team / u64::from(WARP),
+            (false, team) if team > WARP.into() => self.threads() / u64::from(WARP),
             _ => 0,
         }
     }
 
-    fn shared_bytes(&self) -> u64 {
+    pub fn shared_bytes(&self) -> u64 {
         // Value and position.
         2 * 4 * self.slots()
     }
@@ -182,10 +207,10 @@ struct Member {
 }
 
 impl Lowering<'_> {
-    fn block(&mut self) {
+    fn block(&mut self, block: Value) {
         let plan = self.plan;
         let b = &mut *self.e.b;
-        let (thread, block) = (b.thread(), b.block());
+        let thread = b.thread();
         let (number, team) = match (plan.team, plan.interleaved) {
             (1, _) => (b.i64(0), thread),
             (_, true) => {
@@ -407,12 +432,14 @@ impl Lowering<'_> {
 
     /// Partial results go through shared memory; every member combines them in the order of their slots.
     fn through_shared(&mut self, kind: ReduceKind, partial: &Accumulator, member: Member) -> Accumulator {
-        let (slots, stride) = (self.plan.slots(), if self.plan.interleaved { self.plan.teams } else { 1 });
+        let plan = self.plan;
+        let (slots, stride) = (plan.slots(), if plan.interleaved { plan.teams } else { 1 });
         let b = &mut *self.e.b;
-        let (slot, writer) = match self.plan.interleaved {
+        let (slot, writer) = match plan.interleaved {
             true => (b.thread(), None),
             false => {
-                let (lane, warp) = b.split(member.number, WARP.into());
+                let thread = b.thread();
+                let (lane, warp) = b.split(thread, WARP.into());
                 let zero = b.i64(0);
                 (warp, Some(b.compare(Compare::Equal, lane, zero)))
             }
@@ -426,7 +453,8 @@ impl Lowering<'_> {
             }
         });
         b.barrier();
-        let first = if self.plan.interleaved { member.team } else { b.i64(0) };
+        let own = slots / plan.teams;
+        let first = if plan.interleaved { member.team } else { b.times(member.team, own) };
         let load = |b: &mut Builder, number: u64| -> Accumulator {
             let slot = b.plus(first, number * stride);
             let parts = partial.iter().enumerate().map(|(part, value)| {
@@ -437,7 +465,7 @@ impl Lowering<'_> {
             parts.collect()
         };
         let total = load(b, 0);
-        (1..slots / stride).fold(total, |total, number| {
+        (1..own).fold(total, |total, number| {
             let next = load(b, number);
             b.combine(kind, &total, &next)
         })

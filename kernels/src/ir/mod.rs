@@ -4,17 +4,19 @@
 //! and 64-byte aligned) and a [`Body`]. Everything element-wise is an [`Expr`] over loop variables, so that whatever the
 //! scheduler fuses (prologues, epilogues, norms, optimizers) is said in the same words.
 
+mod batch;
 mod expr;
 mod index;
 mod merge;
 mod ops;
 mod verify;
 
+pub use batch::{Batch, Part};
 pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
 pub use ops::{Binary, Unary};
-pub use verify::ElementType;
+pub use verify::{ElementType, MAX_BUFFERS};
 
 use serde::{Deserialize, Serialize};
 pub use trainc_runtime::artifact::DType;
@@ -41,7 +43,7 @@ pub struct Buffer {
     pub access: Access,
 }
 
-/// How a kernel uses a buffer. Buffers of one launch never overlap.
+/// How a kernel uses a buffer. What a launch writes overlaps nothing else that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Access {
     /// Only loaded.
@@ -63,6 +65,8 @@ pub enum Body {
     Attention(Attention),
     /// Attention backward without the T x S matrix.
     AttentionBackward(AttentionBackward),
+    /// Several nests that do not need each other.
+    Batch(Batch),
 }
 
 /// A loop nest. Loop variables are numbered from the outside in: first the `parallel` ones, then the `inner` ones.

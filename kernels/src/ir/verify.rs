@@ -2,8 +2,8 @@
 //! every address that does not depend on data lies inside its buffer.
 
 use super::{
-    Access, Attention, AttentionBackward, AttentionShape, Binary, Body, DType, Expr, ExprId, Exprs, Gemm, Generator,
-    Index, Kernel, Nest, Store, View,
+    Access, Attention, AttentionBackward, AttentionShape, Batch, Binary, Body, DType, Expr, ExprId, Exprs, Gemm,
+    Generator, Index, Kernel, Nest, Store, View,
 };
 
 /// No array has more elements, no loop nest more iterations.
@@ -14,8 +14,8 @@ const MAX_VARS: usize = 32;
 const MAX_ACCUMULATORS: usize = 64;
 /// Expressions of a kernel: emission is quadratic in them.
 const MAX_EXPRS: usize = 4096;
-/// Buffers of a kernel.
-const MAX_BUFFERS: usize = 256;
+/// Buffers of a kernel: their addresses take half of the 4 KB that arguments of a launch may have on devices.
+pub const MAX_BUFFERS: usize = 256;
 
 /// The type of an expression's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ impl Kernel {
             Body::Gemm(gemm) => self.verify_gemm(gemm),
             Body::Attention(attention) => self.verify_attention(attention),
             Body::AttentionBackward(attention) => self.verify_backward(attention),
+            Body::Batch(batch) => self.verify_batch(batch),
         }
     }
 
@@ -72,6 +73,19 @@ impl Kernel {
             known += sweep.reductions.len();
         }
         Ok(())
+    }
+
+    fn verify_batch(&self, batch: &Batch) -> Check {
+        for (first, part) in batch.placed() {
+            ensure(matches!(part.kernel.body, Body::Nest(_)), || "a batch of other kernels than nests".into())?;
+            ensure((1..=MAX_BUFFERS as u64).contains(&part.times), || format!("{} calls of a part", part.times))?;
+            part.kernel.verify()?;
+            let own = part.kernel.buffers.repeat(part.times as usize);
+            let given = self.buffers.get(first..first + own.len());
+            ensure(given == Some(&own), || format!("the arguments from {first} on are not those of the part"))?;
+        }
+        let taken: usize = batch.parts.iter().map(|part| part.kernel.buffers.len() * part.times as usize).sum();
+        ensure(taken == self.buffers.len(), || format!("{} arguments for parts that take {taken}", self.buffers.len()))
     }
 
     fn verify_gemm(&self, gemm: &Gemm) -> Check {

@@ -3,6 +3,7 @@
 //! The parallel domain is cut into units: one iteration of all parallel loops, or, if a parallel loop runs along the
 //! lanes, one iteration of the others times a block of columns of that loop. A tile is a range of units.
 
+pub(crate) mod batch;
 pub(crate) mod split;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
         point::{Emitter, Point},
     },
     ir::{Buffer, Draw, Expr, ExprId, Generator, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
-    stage::{Lowered, emit_stage, tile_count},
+    stage::{Lowered, Stage, emit_stage, tile_count},
 };
 
 /// Work below which a tile is not worth its own launch, in element operations.
@@ -44,12 +45,14 @@ pub(crate) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, lanes: u32, n
 fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, lanes: u32, symbol: String) -> (String, u64) {
     let plan = Plan::new(nest, lanes);
     let tiles = tile_count(plan.units, plan.work, WORK_PER_TILE);
-    emit_stage(b, &symbol, |b, stage| {
-        let emitter = Emitter::new(b, &nest.exprs, buffers, stage.args, stage.instance, lanes);
-        let mut lowering = Lowering { e: emitter, nest, plan };
-        lowering.units(stage.begin, stage.end, tiles);
-    });
+    emit_stage(b, &symbol, |b, stage| emit(b, buffers, nest, (plan, lanes), stage, tiles));
     (symbol, tiles)
+}
+
+/// The part of a nest that falls to the stage's tiles of `tiles`.
+fn emit(b: &mut Builder, buffers: &[Buffer], nest: &Nest, (plan, lanes): (Plan, u32), stage: Stage, tiles: u64) {
+    let emitter = Emitter::new(b, &nest.exprs, buffers, stage.args, stage.instance, lanes);
+    Lowering { e: emitter, nest, plan }.units(stage.begin, stage.end, tiles);
 }
 
 /// The nest with as few loops as its accesses allow.

@@ -6,7 +6,7 @@ pub mod device;
 
 use trainc_kernels::{
     Options, compile, host_isa,
-    ir::{Access, Buffer, DType, Kernel},
+    ir::{Access, Batch, Buffer, DType, Kernel},
     reference::{self, HostBuffer},
 };
 use trainc_runtime::{abi::StageFn, artifact::Isa, code::LoadedCode};
@@ -176,4 +176,34 @@ fn compare(what: &str, actual: &HostBuffer, expected: &HostBuffer, tolerance: f6
 /// Shorthand for the buffers of test kernels.
 pub fn buffer(dtype: DType, elements: u64, access: Access) -> Buffer {
     Buffer { dtype, elements, access }
+}
+
+/// Checks a batch of kernels as [`check`] does, and that none of them gets other bits than it does alone.
+pub fn check_batch(kernels: &[Kernel], below: u64) {
+    let (batch, order) = Batch::of(&kernels.iter().collect::<Vec<_>>());
+    let batch = batch.kernel();
+    assert_eq!(batch.verify(), Ok(()));
+    check(&batch, below, 1e-5);
+    let mut numbers = Numbers(9);
+    let inputs: Vec<HostBuffer> = batch.buffers.iter().map(|buffer| numbers.buffer(buffer, below)).collect();
+    for isa in executable_isas().into_iter().map(Some).chain([None]) {
+        let (mut together, mut alone) = (inputs.clone(), inputs.clone());
+        run(&batch, &mut together, isa);
+        let mut rest = &mut alone[..];
+        for &number in &order {
+            let (own, others) = rest.split_at_mut(kernels[number].buffers.len());
+            run(&kernels[number], own, isa);
+            rest = others;
+        }
+        let same = together.iter().zip(&alone).all(|(a, b)| bits(a) == bits(b));
+        assert!(same, "{}: other bits than alone", batch.label);
+    }
+}
+
+/// Runs a kernel on this processor, or without an instruction set as device code.
+fn run(kernel: &Kernel, buffers: &mut [HostBuffer], isa: Option<Isa>) {
+    match isa {
+        Some(isa) => Program::new(kernel, isa).run(buffers, 3, 1),
+        None => device::run(kernel, buffers, 3, None),
+    }
 }

@@ -417,6 +417,41 @@ pub fn attention() -> Case {
     b.done(1)
 }
 
+/// Gradients of attention side by side: along the axis of heads and channels (two query heads for one key head), or along
+/// an axis of their own. A product and a sum read them.
+pub fn packed_gradients(own_axis: bool) -> Case {
+    let mut b = Builder::new();
+    let x = b.input(TensorType::f32([2, 5, 6 * 6]));
+    let heads = if own_axis { [2, 2, 2] } else { [4, 1, 1] };
+    let [q, k, v] = [0, 1, 2].map(|part| {
+        let start = heads[..part].iter().sum::<u64>() * 6;
+        let part = b.g.slice(x, 2, start, heads[part] * 6);
+        let head = b.g.reshape(part, &[2, 5, b.g.shape(part)[2] / 6, 6]);
+        b.g.permute(head, &[0, 2, 1, 3])
+    });
+    let spec = AttentionSpec { scale: 0.4.into(), mask: Mask::Causal, precision: Precision::F32 };
+    let o = b.g.add(Op::Attention(spec), &[q, k, v]);
+    let lse = b.g.project(o, 1);
+    let dq = b.g.add(Op::AttentionBackward(spec), &[q, k, v, o, lse, o]);
+    let gradients = [dq, b.g.project(dq, 1), b.g.project(dq, 2)];
+    let (axis, labels, shape) =
+        if own_axis { (0, "cbhte,chei>bti", [3, 2, 6, 7].as_slice()) } else { (2, "btf,fi>bti", &[36, 7][..]) };
+    let parts = gradients.map(|gradient| match own_axis {
+        true => b.g.broadcast(gradient, &[1, 2, 3, 4], &[1, 2, 2, 5, 6]),
+        false => {
+            let rows = b.g.permute(gradient, &[0, 2, 1, 3]);
+            b.g.reshape(rows, &[2, 5, b.g.shape(rows)[2] * 6])
+        }
+    });
+    let packed = b.g.add(Op::Concat { axis }, &parts);
+    let weights = b.parameter(shape);
+    let product = b.contract(packed, weights, labels);
+    let sum = b.g.sum(packed, if own_axis { &[1, 3] } else { &[0, 1] });
+    b.report("product", product);
+    b.report("sum", sum);
+    b.done(1)
+}
+
 /// Reductions of all kinds over large and small values, with counts that do not divide.
 pub fn reductions() -> Case {
     let mut b = Builder::new();

@@ -6,7 +6,7 @@
 
 use super::{
     build::{self, Kind, Template, Wanted},
-    dag::{Home, Id, Tensor},
+    dag::{Id, Tensor},
     domain::Domain,
     lower::Values,
     regions::{RegionId, Regions, leaves_scope},
@@ -278,7 +278,7 @@ impl<'a> Fusion<'a> {
 
     fn updated_by(&self, group: usize) -> Vec<Tensor> {
         let group = self.group(group);
-        let tensors: Vec<Tensor> = group.members.iter().filter_map(|&id| updated(self.values, id)).collect();
+        let tensors: Vec<Tensor> = group.members.iter().filter_map(|&id| self.values.dag.updated(id)).collect();
         assert!(!tensors.is_empty(), "internal: no kernel for {:?}", group.members);
         tensors
     }
@@ -315,14 +315,6 @@ impl<'a> Fusion<'a> {
             || dag.outputs.iter().any(|(_, output)| is_storage(output))
             || dag.carries.values().any(|carry| is_storage(&carry.init) || is_storage(&carry.next))
             || dag.nodes.iter().any(|node| matches!(node.op, Op::Layer { .. }) && is_storage(&node.operands[0]))
-    }
-}
-
-/// The tensor that a computed value overwrites.
-fn updated(values: &Values, id: Id) -> Option<Tensor> {
-    match values.dag.homes.get(&id) {
-        Some(Home::Tensor(tensor)) => Some(*tensor),
-        _ => None,
     }
 }
 
@@ -429,7 +421,7 @@ impl Ordering {
     fn finish(mut self, fusion: &Fusion) -> Result<Grouping, Conflicts> {
         let mut conflicts = Conflicts::new();
         for (&id, &writer) in &fusion.of {
-            if let Some(tensor) = updated(fusion.values, id)
+            if let Some(tensor) = fusion.values.dag.updated(id)
                 && !self.overwrite(fusion, writer, tensor)
             {
                 conflicts.insert(tensor);
@@ -444,27 +436,47 @@ impl Ordering {
 
     /// Lets all readers of the old value run before the writer; false if one of them needs what the writer makes.
     fn overwrite(&mut self, fusion: &Fusion, writer: usize, tensor: Tensor) -> bool {
-        if self.region[writer] != 0 {
-            return false;
+        let dag = fusion.values.dag;
+        let old = |id: &Id| dag.tensor(*id) == Some(tensor);
+        let outlives = dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
+        let region = self.region[writer];
+        if region == 0 {
+            return !outlives && self.run_before(writer, self.root_readers(fusion, writer, old));
         }
-        let old = |id: &Id| fusion.values.dag.tensor(*id) == Some(tensor);
-        let mut readers: Vec<usize> = Vec::new();
-        for (position, step) in self.steps.iter().enumerate() {
-            let reads = match *step {
-                Step::Group(group) if self.region[position] == 0 => fusion.reads_of(fusion.group(group)),
-                Step::Loop(region) if region != 0 => fusion.entering[region].clone(),
-                _ => continue,
-            };
-            if position != writer && reads.iter().any(old) {
-                readers.push(position);
-            }
-        }
-        let outlives = fusion.values.dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
-        if outlives || readers.iter().any(|&reader| self.runs_after(reader, writer)) {
-            return false;
-        }
-        self.before[writer].extend(readers);
-        true
+        // Each instance overwrites its own slice, so in its pass nothing may read the slices of others.
+        let handed_on = |id: &Id| {
+            dag.carries.get(id).is_some_and(|carry| [carry.init, carry.next].iter().any(|&id| old(&dag.storage(id))))
+        };
+        let of_others = |id: &Id| old(id) || handed_on(id);
+        let own_slice = |id: &Id| dag.sliced(*id) == Some(tensor);
+        let inside = |position: &usize| self.region[*position] == region && *position != writer;
+        let reads = |position: &usize| fusion.reads_of(fusion.group(*position));
+        let groups: Vec<usize> = (0..fusion.groups.len()).filter(inside).collect();
+        let mixed = groups.iter().chain([&writer]).any(|position| reads(position).iter().any(of_others));
+        let pass = fusion.groups.len() + region;
+        let readers = groups.into_iter().filter(|position| reads(position).iter().any(own_slice)).collect();
+        !outlives
+            && !mixed
+            && self.run_before(writer, readers)
+            && self.run_before(pass, self.root_readers(fusion, pass, old))
+    }
+
+    /// Steps of the root, other than `writer`, that read a value.
+    fn root_readers(&self, fusion: &Fusion, writer: usize, value: impl Fn(&Id) -> bool) -> Vec<usize> {
+        let reads = |position: &usize| match self.steps[*position] {
+            Step::Group(group) if self.region[*position] == 0 => fusion.reads_of(fusion.group(group)),
+            Step::Loop(region) if region != 0 => fusion.entering[region].clone(),
+            _ => BTreeSet::new(),
+        };
+        let others = (0..self.steps.len()).filter(|&position| position != writer);
+        others.filter(|position| reads(position).iter().any(&value)).collect()
+    }
+
+    /// Lets steps run before another one; false if one of them needs what that one makes.
+    fn run_before(&mut self, step: usize, earlier: Vec<usize>) -> bool {
+        let possible = !earlier.iter().any(|&other| self.runs_after(other, step));
+        self.before[step].extend(earlier.into_iter().filter(|_| possible));
+        possible
     }
 
     fn runs_after(&self, step: usize, other: usize) -> bool {

@@ -7,7 +7,10 @@
 use super::pack::{self, Part};
 use crate::graph::{Graph, NodeId, Op, Output, ScopeId};
 use std::collections::{BTreeMap, BTreeSet};
-use trainc_kernels::ir::{Binary, DType, ReduceKind};
+use trainc_kernels::{
+    Target,
+    ir::{Binary, DType, ReduceKind},
+};
 
 /// A node's position in a [`Dag`].
 pub(super) type Id = usize;
@@ -16,6 +19,8 @@ pub(super) type Id = usize;
 const BLOCK: u64 = 256;
 /// A single axis is cut into chunks if it has at least this many elements.
 const CHUNKED_FROM: u64 = 1 << 14;
+/// Fewest elements of a slice for which launches in every instance are worth the traffic and memory of the stack.
+const CONSUMED_FROM: u64 = 1 << 16;
 /// Most chunks of a single axis: enough for any number of threads, few enough to add up in one go.
 const MAX_CHUNKS: u64 = 256;
 
@@ -110,6 +115,10 @@ impl Tensor {
 /// How to prepare a graph.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Choices {
+    /// Fewest elements of a slice for which a stack is used up in its repeat; `None` if all are left to the root.
+    pub consumed_from: Option<u64>,
+    /// Tensors that are updated in the root, since updating a slice in its repeat would overwrite what is needed.
+    pub rooted: BTreeSet<Tensor>,
     /// Tensors whose new value is computed elsewhere and copied, since updating in place would overwrite what is needed.
     pub copied: BTreeSet<Tensor>,
     /// Forward values that are computed again in the pass that needs them, by node of the graph.
@@ -118,14 +127,34 @@ pub(super) struct Choices {
     pub kept: BTreeSet<NodeId>,
 }
 
+impl Choices {
+    /// What is chosen before anything is known of the graph.
+    pub fn of(target: Target) -> Choices {
+        // On a device a launch for each instance would cost more than the traffic that it saves.
+        let consumed_from = (target == Target::Cpu).then_some(CONSUMED_FROM);
+        Choices { consumed_from, ..Choices::default() }
+    }
+
+    /// Takes note of tensors that cannot be updated where they were to be: each is updated in the root, or else copied.
+    pub fn give_way(&mut self, conflicts: BTreeSet<Tensor>) {
+        let known = self.copied.len() + self.rooted.len();
+        for tensor in conflicts {
+            if self.consumed_from.is_none() || !self.rooted.insert(tensor) {
+                self.copied.insert(tensor);
+            }
+        }
+        assert!(self.copied.len() + self.rooted.len() > known, "internal: a copied tensor still conflicts");
+    }
+}
+
 impl Dag {
     /// Copies what the outputs of `graph` need and prepares it.
     pub fn new(graph: &Graph, choices: &Choices) -> Dag {
-        let mut dag = Dag::import(graph);
+        let mut dag = super::consume::consumed(Dag::import(graph).rebuilt(chunk_sums), choices);
         if !choices.recomputed.is_empty() {
             dag = super::recompute::cloned(&dag, &choices.recomputed, &choices.kept);
         }
-        dag = dag.rebuilt(chunk_sums).rebuilt(stage_exits);
+        dag = dag.rebuilt(stage_exits);
         dag.accumulate_scatters();
         pack::pack(&mut dag);
         dag.store_what_scopes_need();
@@ -254,7 +283,8 @@ impl Dag {
             if tensor.is_some() && tensor == self.tensor(storage) {
                 continue;
             }
-            let taken = self.homes.contains_key(&storage) || is_place(&self.nodes[storage].op);
+            let is_stack = matches!(self.nodes[storage].op, Op::Stack { .. });
+            let taken = self.homes.contains_key(&storage) || (is_place(&self.nodes[storage].op) && !is_stack);
             let copied = tensor.is_some_and(|tensor| choices.copied.contains(&tensor) || taken);
             let fleeting = tensor.is_none()
                 && matches!(self.nodes[storage].op, Op::Parameter { .. } | Op::State { .. } | Op::Input { .. });
@@ -279,6 +309,21 @@ impl Dag {
     fn copy(&mut self, id: Id) -> Id {
         let node = Node { op: Op::StopGradient, operands: vec![id], stored: true, ..self.nodes[id].clone() };
         self.push(node)
+    }
+
+    /// The persistent tensor that a computed value overwrites, whole or by its instance's slice.
+    pub fn updated(&self, id: Id) -> Option<Tensor> {
+        match *self.homes.get(&id)? {
+            Home::Tensor(tensor) => Some(tensor),
+            Home::Slice(stack) => self.updated(stack),
+            Home::Under(_) => None,
+        }
+    }
+
+    /// The persistent tensor whose slice a node reads.
+    pub fn sliced(&self, id: Id) -> Option<Tensor> {
+        let is_layer = matches!(self.nodes[id].op, Op::Layer { .. });
+        is_layer.then(|| self.tensor(self.storage(self.nodes[id].operands[0])))?
     }
 
     /// The persistent tensor that a node reads.

@@ -6,7 +6,7 @@
 
 use super::{
     build::{self, Kind, Template, Wanted},
-    dag::{Home, Id, Tensor},
+    dag::{Id, Tensor},
     domain::Domain,
     lower::Values,
     order::{self, Grouping},
@@ -262,7 +262,7 @@ impl<'a> Fusion<'a> {
 
     fn updated_by(&self, group: usize) -> Vec<Tensor> {
         let group = self.group(group);
-        let tensors: Vec<Tensor> = group.members.iter().filter_map(|&id| updated(self.values, id)).collect();
+        let tensors: Vec<Tensor> = group.members.iter().filter_map(|&id| self.values.dag.updated(id)).collect();
         assert!(!tensors.is_empty(), "internal: no kernel for {:?}", group.members);
         tensors
     }
@@ -299,14 +299,6 @@ impl<'a> Fusion<'a> {
             || dag.outputs.iter().any(|(_, output)| is_storage(output))
             || dag.carries.values().any(|carry| is_storage(&carry.init) || is_storage(&carry.next))
             || dag.nodes.iter().any(|node| matches!(node.op, Op::Layer { .. }) && is_storage(&node.operands[0]))
-    }
-}
-
-/// The tensor that a computed value overwrites.
-pub(super) fn updated(values: &Values, id: Id) -> Option<Tensor> {
-    match values.dag.homes.get(&id) {
-        Some(Home::Tensor(tensor)) => Some(*tensor),
-        _ => None,
     }
 }
 

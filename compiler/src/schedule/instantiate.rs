@@ -198,6 +198,7 @@ impl<'a> Unrolling<'a> {
         match key {
             Key::Control => Place::Control,
             Key::Tensor(tensor) => Place::Tensor(tensor, 0),
+            Key::Slice(tensor, bytes) => Place::Tensor(tensor, instance * bytes),
             Key::Input(index) => Place::Buffer(self.numbers[&Content::Input(index)], 0),
             Key::Node(id) => self.value(id, instance),
             Key::Temporary(id, number) => {

@@ -27,6 +27,8 @@ pub(super) enum Key {
     Control,
     /// A persistent tensor.
     Tensor(Tensor),
+    /// The instance's slice, of so many bytes, of a persistent tensor.
+    Slice(Tensor, u64),
     /// A model input.
     Input(u32),
     /// The value of a node.
@@ -57,8 +59,18 @@ impl Values<'_> {
         match (self.dag.homes.get(&id), &self.dag.nodes[id].op) {
             (Some(Home::Tensor(tensor)), _) => Key::Tensor(*tensor),
             (Some(&Home::Under(user)), _) => self.key(user),
+            (Some(&Home::Slice(stack)), _) => self.slice(id, stack),
+            (_, Op::Layer { .. }) => self.slice(id, self.dag.storage(self.dag.nodes[id].operands[0])),
             (_, Op::Input { index, .. }) => Key::Input(*index),
             _ => self.dag.tensor(id).map_or(Key::Node(id), Key::Tensor),
+        }
+    }
+
+    /// The buffer of a value that is a slice of `whole`: old and new slices of a tensor are one buffer.
+    fn slice(&self, id: Id, whole: Id) -> Key {
+        match self.key(whole) {
+            Key::Tensor(tensor) => Key::Slice(tensor, self.dag.nodes[id].bytes()),
+            _ => Key::Node(id),
         }
     }
 

@@ -3,6 +3,7 @@
 //! The way of an entry (`step`, `evaluate`, `generate`), each stage one module:
 //!
 //! * [`dag`], on [`pack`]: a copy of the live graph, with what must lie in memory marked;
+//! * [`consume`]: which root values of all instances are computed in the repeat instead, instance by instance;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
 //! * [`sink`]: which forward values only the backward pass computes;
@@ -18,6 +19,7 @@
 mod arena;
 mod batch;
 mod build;
+mod consume;
 mod coords;
 mod dag;
 mod domain;
@@ -132,7 +134,7 @@ pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let persistent = Persistent::new(request.program);
     let plan = match request.memory_budget {
         Some(budget) => recompute::within(request, &persistent, budget)?,
-        None => assemble(request, &persistent, vec![Choices::default(); request.entries.len()])?,
+        None => assemble(request, &persistent, vec![Choices::of(request.target); request.entries.len()])?,
     };
     for kernel in &plan.kernels {
         kernel.verify().map_err(|reason| ScheduleError::Malformed { label: kernel.label.clone(), reason })?;
@@ -180,11 +182,7 @@ fn entry(name: &str, graph: &Graph, mut choices: Choices, kernels: &mut Kernels)
                 let calls = instantiate::instantiate(&values, &regions, &grouping, kernels);
                 return Ok(Scheduled { calls, regions, recomputed: choices.recomputed, dag });
             }
-            Err(conflicts) => {
-                let known = choices.copied.len();
-                choices.copied.extend(conflicts);
-                assert!(choices.copied.len() > known, "internal: a copied tensor still conflicts");
-            }
+            Err(conflicts) => choices.give_way(conflicts),
         }
     }
 }

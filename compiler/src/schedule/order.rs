@@ -4,7 +4,7 @@ use super::{
     batch,
     build::Template,
     dag::{Id, Tensor},
-    group::{Conflicts, Fusion, Group, updated},
+    group::{Conflicts, Fusion, Group},
     regions::{RegionId, leaves_scope},
 };
 use crate::graph::Op;
@@ -91,7 +91,7 @@ impl Ordering {
     fn finish(mut self, fusion: &Fusion) -> Result<Grouping, Conflicts> {
         let mut conflicts = Conflicts::new();
         for (&id, &writer) in &fusion.of {
-            if let Some(tensor) = updated(fusion.values, id)
+            if let Some(tensor) = fusion.values.dag.updated(id)
                 && !self.overwrite(fusion, writer, tensor)
             {
                 conflicts.insert(tensor);
@@ -131,26 +131,46 @@ impl Ordering {
 
     /// Lets all readers of the old value run before the writer; false if one of them needs what the writer makes.
     fn overwrite(&mut self, fusion: &Fusion, writer: usize, tensor: Tensor) -> bool {
-        if self.region[writer] != 0 {
-            return false;
+        let dag = fusion.values.dag;
+        let old = |id: &Id| dag.tensor(*id) == Some(tensor);
+        let outlives = dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
+        let region = self.region[writer];
+        if region == 0 {
+            return !outlives && self.run_before(writer, self.root_readers(fusion, writer, old));
         }
-        let old = |id: &Id| fusion.values.dag.tensor(*id) == Some(tensor);
-        let mut readers: Vec<usize> = Vec::new();
-        for number in (0..self.region.len()).filter(|&number| self.is_of(number, 0)) {
-            let reads = match self.looped(number) {
-                None => fusion.reads_of(fusion.group(number)),
-                Some(region) => fusion.entering[region].clone(),
-            };
-            if number != writer && reads.iter().any(old) {
-                readers.push(number);
-            }
-        }
-        let outlives = fusion.values.dag.outputs.iter().any(|(output, id)| Tensor::of(output).is_none() && old(id));
-        if outlives || readers.iter().any(|&reader| self.runs_after(reader, writer)) {
-            return false;
-        }
-        self.before[writer].extend(readers);
-        true
+        // Each instance overwrites its own slice, so in its pass nothing may read the slices of others.
+        let handed_on = |id: &Id| {
+            dag.carries.get(id).is_some_and(|carry| [carry.init, carry.next].iter().any(|&id| old(&dag.storage(id))))
+        };
+        let of_others = |id: &Id| old(id) || handed_on(id);
+        let own_slice = |id: &Id| dag.sliced(*id) == Some(tensor);
+        let reads = |number: &usize| fusion.reads_of(fusion.group(*number));
+        let others: Vec<usize> =
+            (0..self.groups).filter(|&number| self.region[number] == region && number != writer).collect();
+        let mixed = others.iter().chain([&writer]).any(|number| reads(number).iter().any(of_others));
+        let pass = self.groups + region;
+        let readers = others.into_iter().filter(|number| reads(number).iter().any(own_slice)).collect();
+        !outlives
+            && !mixed
+            && self.run_before(writer, readers)
+            && self.run_before(pass, self.root_readers(fusion, pass, old))
+    }
+
+    /// What of the root, other than `writer`, reads a value.
+    fn root_readers(&self, fusion: &Fusion, writer: usize, value: impl Fn(&Id) -> bool) -> Vec<usize> {
+        let reads = |number: usize| match self.looped(number) {
+            None => fusion.reads_of(fusion.group(number)),
+            Some(region) => fusion.entering[region].clone(),
+        };
+        let others = (0..self.region.len()).filter(|&number| self.is_of(number, 0) && number != writer);
+        others.filter(|&number| reads(number).iter().any(&value)).collect()
+    }
+
+    /// Lets steps run before another one; false if one of them needs what that one makes.
+    fn run_before(&mut self, step: usize, earlier: Vec<usize>) -> bool {
+        let possible = !earlier.iter().any(|&other| self.runs_after(other, step));
+        self.before[step].extend(earlier.into_iter().filter(|_| possible));
+        possible
     }
 
     fn runs_after(&self, step: usize, other: usize) -> bool {

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::graph::{Graph, NodeId, Op};
 use std::collections::{BTreeMap, BTreeSet};
+use trainc_kernels::Target;
 
 /// A plan whose arena is within a budget, with as little recomputed as that takes.
 ///
@@ -51,13 +52,14 @@ struct Candidate {
 
 fn candidates(request: &Request) -> Vec<Candidate> {
     let graphs = request.entries.iter().enumerate();
-    let mut all: Vec<Candidate> = graphs.flat_map(|(entry, (_, graph))| candidates_of(entry, graph)).collect();
+    let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| candidates_of(entry, graph, request.target);
+    let mut all: Vec<Candidate> = graphs.flat_map(of_entry).collect();
     all.sort_by_key(|candidate| (candidate.cost, candidate.entry, candidate.node));
     all
 }
 
-fn candidates_of(entry: usize, graph: &Graph) -> Vec<Candidate> {
-    let dag = Dag::new(graph, &Choices::default());
+fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> {
+    let dag = Dag::new(graph, &Choices::of(target));
     let Some(regions) = regions::assign(&dag) else { return Vec::new() };
     let values = select::select(&dag);
     let reads = group::reads(&values);
@@ -98,15 +100,15 @@ fn choices(request: &Request, recomputed: &[Candidate]) -> Vec<Choices> {
     let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| {
         let mine = recomputed.iter().filter(|candidate| candidate.entry == entry);
         let recomputed: BTreeSet<NodeId> = mine.map(|candidate| candidate.node).collect();
-        let kept = if recomputed.is_empty() { BTreeSet::new() } else { in_memory(graph) };
-        Choices { recomputed, kept, ..Choices::default() }
+        let kept = if recomputed.is_empty() { BTreeSet::new() } else { in_memory(graph, request.target) };
+        Choices { recomputed, kept, ..Choices::of(request.target) }
     };
     entries.map(of_entry).collect()
 }
 
 /// Nodes that are computed into memory when nothing is recomputed.
-fn in_memory(graph: &Graph) -> BTreeSet<NodeId> {
-    let dag = Dag::new(graph, &Choices::default());
+fn in_memory(graph: &Graph, target: Target) -> BTreeSet<NodeId> {
+    let dag = Dag::new(graph, &Choices::of(target));
     let values = select::select(&dag);
     (0..dag.nodes.len()).filter(|&id| values.computed[id]).map(|id| dag.nodes[id].origin).collect()
 }

@@ -1,15 +1,16 @@
 //! Attention backward.
 
 use super::{
-    CHANNEL, Keys, Layout, Lowering, Matrix, Operands, Panels, QUERY_BLOCK, Rows, Sizes, WORK_PER_TILE, row_view,
+    CHANNEL, Keys, Layout, Lowering, Matrix, Operands, POSITION, QUERY_BLOCK, Queries, Sizes, WORK_PER_TILE, row_view,
+    rows::Reach,
 };
 use crate::{
     emit::{
-        builder::{Builder, Value},
+        builder::{Builder, Compare, Value},
         point::Point,
     },
     ir::{AttentionBackward, ExprId, Index, Kernel, ReduceKind, Store},
-    micro::MicroKernels,
+    micro::{MicroKernels, Step},
     stage::{Lowered, emit_stage, tile_count},
 };
 
@@ -41,31 +42,41 @@ struct Places {
     d_o_packed: u64,
     weights: u64,
     d_scores: u64,
+    /// The gradients of scores as factors along the keys, where they are other ones than along the queries.
+    d_score_rows: u64,
     d_q: u64,
+    /// A vector of each row, before it is reduced.
+    partial: u64,
+    delta: u64,
     end: u64,
 }
 
 impl Places {
     fn new(sizes: Sizes) -> Places {
         let mut layout = Layout::default();
-        let transposed = sizes.keys() * sizes.shape.channels;
+        let transposed = sizes.keys() * sizes.channel_steps();
         // Row tiles may reach beyond the last panel of keys.
         let sums = (sizes.keys() + sizes.tile.rows) * sizes.channels();
-        let rows = QUERY_BLOCK * sizes.channels();
+        let rows = QUERY_BLOCK * sizes.row();
+        let packed = sizes.query_steps() * sizes.channels();
         let strip = QUERY_BLOCK * sizes.strip();
+        let paired = if sizes.step == Step::Bf16Pair { QUERY_BLOCK * sizes.paired_strip() } else { 0 };
         Places {
             k_transposed: layout.take(transposed),
             v_transposed: layout.take(transposed),
-            k_packed: layout.take(sizes.shape.keys * sizes.channels()),
+            k_packed: layout.take(sizes.key_steps() * sizes.channels()),
             d_k: layout.take(sums),
             d_v: layout.take(sums),
             q: layout.take(rows),
             d_o: layout.take(rows),
-            q_packed: layout.take(rows),
-            d_o_packed: layout.take(rows),
+            q_packed: layout.take(packed),
+            d_o_packed: layout.take(packed),
             weights: layout.take(strip),
             d_scores: layout.take(strip),
-            d_q: layout.take(rows),
+            d_score_rows: layout.take(paired),
+            d_q: layout.take(QUERY_BLOCK * sizes.channels()),
+            partial: layout.take(QUERY_BLOCK * sizes.lanes()),
+            delta: layout.take(QUERY_BLOCK),
             end: layout.floats,
         }
     }
@@ -80,7 +91,7 @@ pub(crate) fn lower(
     name: &str,
 ) -> Lowered {
     let shape = attention.shape;
-    let sizes = Sizes { shape, tile: micro.tile };
+    let sizes = Sizes::new(shape, micro);
     let mut operands = Operands::new();
     let parts = parts(&mut operands, attention);
     let places = Places::new(sizes);
@@ -127,6 +138,27 @@ struct Shared {
     d_v: Matrix,
 }
 
+/// Strips of a block of queries. In pairs of bf16, a row of the first two becomes one of pairs of queries, with a row of
+/// nothing after it, and a row of the third has pairs of keys; else the third is the second.
+#[derive(Clone, Copy)]
+struct Strips {
+    weights: Matrix,
+    d_scores: Matrix,
+    d_score_rows: Matrix,
+}
+
+/// What the gradients of a query's scores are made of.
+#[derive(Clone, Copy)]
+struct Row {
+    weights: Value,
+    d_scores: Value,
+    d_score_row: Value,
+    reach: Reach,
+    /// `-lse · log2 e` and `-delta · scale`, in all lanes.
+    shift: Value,
+    centre: Value,
+}
+
 impl Lowering<'_> {
     /// One key head with all query heads that share it.
     fn backward_unit(&mut self, unit: Value, parts: &Parts, places: &Places) {
@@ -134,16 +166,16 @@ impl Lowering<'_> {
         let (group, batch) = self.e.b.split(unit, shape.kv_heads);
         let of_keys = self.head_point(batch, group);
         let shared = Shared {
-            k_transposed: self.matrix(places.k_transposed, shape.channels),
-            v_transposed: self.matrix(places.v_transposed, shape.channels),
-            k_packed: self.matrix(places.k_packed, shape.keys),
+            k_transposed: self.matrix(places.k_transposed, sizes.channel_steps()),
+            v_transposed: self.matrix(places.v_transposed, sizes.channel_steps()),
+            k_packed: self.matrix(places.k_packed, sizes.key_steps()),
             d_k: self.matrix(places.d_k, sizes.channels()),
             d_v: self.matrix(places.d_v, sizes.channels()),
         };
         self.pack_transposed(parts.k, &of_keys, shared.k_transposed);
         self.pack_transposed(parts.v, &of_keys, shared.v_transposed);
         let all = (self.e.b.i64(0), self.e.b.i64(shape.keys as i64));
-        self.pack_rows(parts.k, &of_keys, all, shared.k_packed);
+        self.pack_rows(parts.k, &of_keys, all, shape.keys, shared.k_packed);
         for sums in [shared.d_k, shared.d_v] {
             let size = self.e.b.i64(((sizes.keys() + sizes.tile.rows) * sizes.channels()) as i64);
             self.clear(sums.pointer, size);
@@ -157,8 +189,8 @@ impl Lowering<'_> {
         let step = self.e.b.i64(QUERY_BLOCK as i64);
         let blocks = self.e.b.begin_loop((zero, limit, step), &[]);
         let rest = self.e.b.sub_known(limit, blocks.counter);
-        let count = self.e.b.min_signed(step, rest);
-        self.backward_block(&point, (blocks.counter, count), shared, parts, places);
+        let queries = Queries { start: blocks.counter, count: self.e.b.min_signed(step, rest) };
+        self.backward_block(&point, queries, shared, parts, places);
         self.e.b.end_loop(blocks, &[]);
         self.e.b.end_loop(members, &[]);
         self.store_rows(&parts.d_k, &of_keys, all, shared.d_k, None);
@@ -166,64 +198,60 @@ impl Lowering<'_> {
     }
 
     /// One block of queries of one head.
-    fn backward_block(
-        &mut self,
-        point: &Point,
-        (start, count): (Value, Value),
-        shared: Shared,
-        parts: &Parts,
-        places: &Places,
-    ) {
+    fn backward_block(&mut self, point: &Point, queries: Queries, shared: Shared, parts: &Parts, places: &Places) {
         let sizes = self.sizes;
-        let keys = self.visible(start, count);
-        let rows = Rows { rows: count, rest: sizes.shape.queries % sizes.tile.rows };
+        let keys = self.visible(queries);
+        let rows = (queries.start, queries.count);
         let [q, d_o] = [(parts.q, places.q), (parts.d_o, places.d_o)].map(|(load, place)| {
-            let rows = self.matrix(place, sizes.channels());
-            self.copy_rows(load, point, (start, count), rows);
-            rows
+            let to = self.matrix(place, sizes.row());
+            self.copy_rows(load, point, rows, to);
+            to
         });
         let [q_packed, d_o_packed] =
             [(parts.q, places.q_packed), (parts.d_o, places.d_o_packed)].map(|(load, place)| {
-                let panels = self.matrix(place, QUERY_BLOCK);
-                self.pack_rows(load, point, (start, count), panels);
+                let panels = self.matrix(place, sizes.query_steps());
+                self.pack_rows(load, point, rows, sizes.shape.queries, panels);
                 panels
             });
-        let [weights, d_scores] = [places.weights, places.d_scores].map(|place| self.matrix(place, sizes.strip()));
-        self.scores(q, rows, keys, shared.k_transposed, weights);
-        self.scores(d_o, rows, keys, shared.v_transposed, d_scores);
-        self.score_gradients(point, (start, count), keys, (weights, d_scores), parts);
-        self.add_transposed(weights, (keys, count), d_o_packed, shared.d_v);
-        self.add_transposed(d_scores, (keys, count), q_packed, shared.d_k);
+        let strips = self.strips(places);
+        self.scores(q, queries, keys, shared.k_transposed, strips.weights);
+        self.scores(d_o, queries, keys, shared.v_transposed, strips.d_scores);
+        let delta = self.row_products(point, queries, parts, places);
+        self.score_gradients(point, (queries, keys), strips, delta, parts);
+        self.add_transposed(strips.weights, (keys, queries), d_o_packed, shared.d_v);
+        self.add_transposed(strips.d_scores, (keys, queries), q_packed, shared.d_k);
         let d_q = self.matrix(places.d_q, sizes.channels());
-        self.weigh(d_scores, rows, keys, shared.k_packed, d_q);
-        self.store_rows(&parts.d_q, point, (start, count), d_q, None);
+        self.weigh(strips.d_score_rows, queries, keys, shared.k_packed, d_q);
+        self.store_rows(&parts.d_q, point, rows, d_q, None);
     }
 
-    /// Turns scores into weights and the gradients of weights into those of scores, row by row.
-    fn score_gradients(
-        &mut self,
-        point: &Point,
-        (start, count): (Value, Value),
-        keys: Keys,
-        (weights, d_scores): (Matrix, Matrix),
-        parts: &Parts,
-    ) {
-        let open = self.e.b.begin_steps(count, 1);
-        let query = self.e.b.add(start, open.counter);
-        let point = point.at(2, query);
-        let delta = self.row_product(&point, parts.d_o, parts.o);
-        self.store_scalar(&parts.delta, &point, delta);
-        let zero = self.e.b.i64(0);
-        let lse = self.e.evaluate(&mut point.at(CHANNEL, zero), parts.lse);
-        let [weights, d_scores] = [weights, d_scores].map(|strip| {
-            let offset = self.e.b.times(open.counter, strip.stride);
-            self.e.b.float_at(strip.pointer, offset)
-        });
-        self.gradient_row((weights, d_scores), query, keys, (lse, delta));
+    fn strips(&mut self, places: &Places) -> Strips {
+        let sizes = self.sizes;
+        let [weights, d_scores] = [places.weights, places.d_scores].map(|place| self.matrix(place, sizes.strip()));
+        let d_score_rows = match sizes.step {
+            Step::Float => d_scores,
+            Step::Bf16Pair => self.matrix(places.d_score_rows, sizes.paired_strip()),
+        };
+        Strips { weights, d_scores, d_score_rows }
+    }
+
+    /// `delta`, the products of rows of `do` and `o`: stored, and where they are in scratch.
+    fn row_products(&mut self, point: &Point, queries: Queries, parts: &Parts, places: &Places) -> Value {
+        let [partial, delta] = [places.partial, places.delta].map(|place| self.e.b.float_after(self.scratch, place));
+        let open = self.e.b.begin_steps(queries.count, 1);
+        let query = self.e.b.add(queries.start, open.counter);
+        let product = self.row_product(&point.at(POSITION, query), parts.d_o, parts.o);
+        self.store_partial(product, partial, open.counter);
         self.e.b.end_loop(open, &[]);
+        self.row_groups(queries.count, |lowering, first| {
+            let sums = lowering.reduced(ReduceKind::Sum, partial, first);
+            lowering.store_vector(sums, delta, first);
+        });
+        self.store_of_rows(&parts.delta, point, queries, delta);
+        delta
     }
 
-    /// `Σ_e a[e] c[e]` over the channels of a row.
+    /// `Σ_e a[e] c[e]` over the channels of a row, lane by lane.
     fn row_product(&mut self, point: &Point, a: ExprId, c: ExprId) -> Value {
         let (lanes, channels) = (self.sizes.lanes(), self.sizes.shape.channels);
         let full = channels / lanes * lanes;
@@ -233,63 +261,125 @@ impl Lowering<'_> {
         let mut at = point.along(CHANNEL, open.counter, lanes as u32);
         let (x, y) = (self.e.evaluate_wide(&mut at, a), self.e.evaluate_wide(&mut at, c));
         let sum = self.e.b.fma(x, y, open.carried[0]);
-        let mut sum = self.e.b.end_loop(open, &[sum])[0];
-        if full < channels {
-            let start = self.e.b.i64(full as i64);
-            let mut at = point.along(CHANNEL, start, (channels - full) as u32);
-            let (x, y) = (self.e.evaluate_wide(&mut at, a), self.e.evaluate_wide(&mut at, c));
-            sum = self.e.b.fma(x, y, sum);
+        let sum = self.e.b.end_loop(open, &[sum])[0];
+        if full == channels {
+            return sum;
         }
-        self.e.b.across(ReduceKind::Sum, vec![sum])[0]
+        let start = self.e.b.i64(full as i64);
+        let mut at = point.along(CHANNEL, start, (channels - full) as u32);
+        let (x, y) = (self.e.evaluate_wide(&mut at, a), self.e.evaluate_wide(&mut at, c));
+        self.e.b.fma(x, y, sum)
     }
 
-    /// `p = e^(scale · s - lse)` and `ds = p (dp - delta) scale`, 0 where masked and in the vector after the last panel.
+    /// Turns scores into weights and the gradients of weights into those of scores: factors of the next products.
+    fn score_gradients(
+        &mut self,
+        point: &Point,
+        (queries, keys): (Queries, Keys),
+        strips: Strips,
+        delta: Value,
+        parts: &Parts,
+    ) {
+        let open = self.e.b.begin_steps(queries.count, self.sizes.step.elements());
+        let first = self.gradient_row(point, (queries, open.counter, None), keys, strips, (delta, parts.lse));
+        match self.sizes.step {
+            Step::Float => self.float_gradients(first),
+            Step::Bf16Pair => {
+                let next = self.e.b.plus(open.counter, 1);
+                let exists = self.e.b.compare(Compare::Less, next, queries.count);
+                let second = self.gradient_row(point, (queries, next, Some(exists)), keys, strips, (delta, parts.lse));
+                self.paired_gradients([first, second]);
+            }
+        }
+        self.e.b.end_loop(open, &[]);
+    }
+
+    /// What row `number` of a block needs. Where the row does not exist it sees nothing.
     fn gradient_row(
         &mut self,
-        (weights, d_scores): (Value, Value),
-        query: Value,
+        point: &Point,
+        (queries, number, exists): (Queries, Value, Option<Value>),
         keys: Keys,
-        (lse, delta): (Value, Value),
-    ) {
+        strips: Strips,
+        (delta, lse): (Value, ExprId),
+    ) -> Row {
         let lanes = self.sizes.tile.lanes;
-        let bounds = self.bounds(query, keys);
-        let scale = self.e.b.float(lanes, f32::from_bits(self.sizes.shape.scale_bits));
-        let (zeros, lse, delta) =
-            (self.e.b.float(lanes, 0.0), self.e.b.splat(lse, lanes), self.e.b.splat(delta, lanes));
-        let open = self.begin_strip(keys, &[]);
-        let score = self.load_vector(weights, open.counter);
-        let scaled = self.e.b.mul(score, scale);
-        let shifted = self.e.b.sub(scaled, lse);
-        let power = self.e.b.exp(shifted);
-        let visible = self.within(open.counter, bounds);
-        let weight = self.e.b.select(visible, power, zeros);
-        let d_weight = self.load_vector(d_scores, open.counter);
-        let centred = self.e.b.sub(d_weight, delta);
-        let d_score = self.e.b.mul(weight, centred);
-        let d_score = self.e.b.mul(d_score, scale);
-        let d_score = self.e.b.select(visible, d_score, zeros);
-        let (weight, d_score) = (self.rounded(weight), self.rounded(d_score));
-        self.store_vector(weight, weights, open.counter);
-        self.store_vector(d_score, d_scores, open.counter);
-        self.e.b.end_loop(open, &[]);
-        let end = self.e.b.times(keys.panels, self.sizes.tile.columns());
-        self.store_vector(zeros, weights, end);
-        self.store_vector(zeros, d_scores, end);
+        let mut query = self.e.b.add(queries.start, number);
+        if exists.is_some() {
+            let last = self.e.b.i64(self.sizes.shape.queries as i64 - 1);
+            query = self.e.b.min_signed(query, last);
+        }
+        let reach = self.reach(query, keys, exists);
+        let zero = self.e.b.i64(0);
+        let lse = self.e.evaluate(&mut point.at(POSITION, query).at(CHANNEL, zero), lse);
+        let delta = self.load_scalar(delta, number);
+        let scale = f32::from_bits(self.sizes.shape.scale_bits);
+        let (to_binary, minus_scale) = (self.e.b.float(1, -std::f32::consts::LOG2_E), self.e.b.float(1, -scale));
+        let (shift, centre) = (self.e.b.mul(lse, to_binary), self.e.b.mul(delta, minus_scale));
+        let [shift, centre] = [shift, centre].map(|value| self.e.b.splat(value, lanes));
+        let [weights, d_scores, d_score_row] = [strips.weights, strips.d_scores, strips.d_score_rows].map(|strip| {
+            let offset = self.e.b.times(number, strip.stride);
+            self.e.b.float_at(strip.pointer, offset)
+        });
+        Row { weights, d_scores, d_score_row, reach, shift, centre }
     }
 
-    /// `to[keys] += stripᵀ · packed` over the queries of a block. The last row tile may reach into the strip's zeros.
-    fn add_transposed(&mut self, strip: Matrix, (keys, count): (Keys, Value), packed: Matrix, to: Matrix) {
-        let sizes = self.sizes;
-        let seen = self.e.b.sub_known(keys.high, keys.low);
-        let seen = self.e.b.plus(seen, sizes.tile.rows - 1);
-        let (_, tiles) = self.e.b.split(seen, sizes.tile.rows);
-        let rows = Rows { rows: self.e.b.times(tiles, sizes.tile.rows), rest: 0 };
-        let offset = self.e.b.times(keys.low, to.stride);
-        let to = Matrix { pointer: self.e.b.float_at(to.pointer, offset), ..to };
-        let columns = sizes.tile.columns();
-        let panels = self.e.b.i64((sizes.channels() / columns) as i64);
-        let right = Panels { pointer: packed.pointer, depth: packed.stride, used: count, count: panels };
-        let (left, adding) = (self.transposed(strip), self.e.b.i64(1));
-        self.multiply(left, rows, right, to, adding);
+    /// `p = 2^(scale · log2 e · s - lse · log2 e)` and `ds = p (scale · dp - scale · delta)`, 0 where masked.
+    fn gradients(&mut self, row: Row, column: Value, masked: bool) -> [Value; 2] {
+        let lanes = self.sizes.tile.lanes;
+        let scale = f32::from_bits(self.sizes.shape.scale_bits);
+        let (binary_scale, scale) =
+            (self.e.b.float(lanes, scale * std::f32::consts::LOG2_E), self.e.b.float(lanes, scale));
+        let (score, d_weight) = (self.load_vector(row.weights, column), self.load_vector(row.d_scores, column));
+        let shifted = self.e.b.fma(score, binary_scale, row.shift);
+        let weight = self.e.b.exp2(shifted);
+        let centred = self.e.b.fma(d_weight, scale, row.centre);
+        let d_score = self.e.b.mul(weight, centred);
+        if !masked {
+            return [weight, d_score];
+        }
+        let zeros = self.e.b.float(lanes, 0.0);
+        [weight, d_score].map(|value| self.where_visible(column, row.reach, value, zeros))
+    }
+
+    fn float_gradients(&mut self, row: Row) {
+        self.panels_of_rows(&[row.reach], &[], |lowering, column, masked, _| {
+            for column in lowering.halves(column) {
+                let [weight, d_score] = lowering.gradients(row, column, masked);
+                let (weight, d_score) = (lowering.rounded(weight), lowering.rounded(d_score));
+                lowering.store_vector(weight, row.weights, column);
+                lowering.store_vector(d_score, row.d_scores, column);
+            }
+            Vec::new()
+        });
+        let end = self.end(&[row.reach]);
+        for strip in [row.weights, row.d_scores] {
+            self.zeros_after(strip, end);
+        }
+    }
+
+    /// Two rows as pairs: along the queries where the first row was, and gradients of scores also along the keys.
+    fn paired_gradients(&mut self, rows: [Row; 2]) {
+        let reaches = rows.map(|row| row.reach);
+        self.panels_of_rows(&reaches, &[], |lowering, column, masked, _| {
+            let columns = lowering.halves(column);
+            let [first, second] = rows.map(|row| columns.map(|column| lowering.gradients(row, column, masked)));
+            for (half, column) in columns.into_iter().enumerate() {
+                for (kind, strip) in [rows[0].weights, rows[0].d_scores].into_iter().enumerate() {
+                    let pairs = lowering.e.b.pair_bf16(first[half][kind], second[half][kind]);
+                    lowering.store_vector(pairs, strip, column);
+                }
+            }
+            for (row, values) in rows.into_iter().zip([first, second]) {
+                lowering.store_factors([values[0][1], values[1][1]], row.d_score_row, column);
+            }
+            Vec::new()
+        });
+        let end = self.end(&reaches);
+        let zeros = self.e.b.float(self.sizes.tile.lanes, 0.0);
+        for strip in [rows[0].weights, rows[0].d_scores] {
+            self.store_vector(zeros, strip, end);
+        }
+        rows.into_iter().for_each(|row| self.zeros_after(row.d_score_row, end));
     }
 }

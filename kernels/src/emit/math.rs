@@ -72,6 +72,26 @@ impl Builder {
         self.mul(scaled, second)
     }
 
+    /// `2^x` for x below 128; 0 below -126.5 (and at -inf), where [`Builder::exp`] knows subnormal results.
+    /// The polynomial is the minimax one on [-1/2, 1/2] (Remez), off by 2e-9.
+    pub fn exp2(&mut self, x: Value) -> Value {
+        // The exponent's bias is added with the rounding, so that the sum's low bits are the power's exponent: 0 at -127.
+        let (low, rounding) = (self.like(x, -127.0), self.like(x, ROUNDING + 127.0));
+        let below = self.compare(Compare::Less, x, low);
+        let clamped = self.select(below, low, x);
+        let shifted = self.add(clamped, rounding);
+        let n = self.sub(shifted, rounding);
+        let r = self.sub(clamped, n);
+        let mantissa = self.polynomial(
+            r,
+            &[1.534_581_2e-4, 1.339_993_1e-3, 9.618_489e-3, 5.550_328_6e-2, 2.402_264_6e-1, 6.931_472e-1, 1.0],
+        );
+        let bits = self.bitcast(shifted, Elem::I32);
+        let exponent = self.shift_left(bits, 23);
+        let power = self.bitcast(exponent, Elem::F32);
+        self.mul(mantissa, power)
+    }
+
     /// Natural logarithm: -inf at 0, NaN below.
     pub fn log(&mut self, x: Value) -> Value {
         let (smallest, up) = (self.like(x, f32::MIN_POSITIVE), self.like(x, 8_388_608.0));

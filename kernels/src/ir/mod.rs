@@ -201,7 +201,8 @@ pub struct AttentionShape {
     pub window: Option<u64>,
     /// Factor on the scores, as f32 bits.
     pub scale_bits: u32,
-    /// Rounding of the factors of each of the products.
+    /// Rounding of the factors of each of the products: weights (before they are divided by their sum) and the gradients
+    /// of scores among them.
     pub precision: Precision,
 }
 

@@ -13,7 +13,8 @@ impl Attention {
         operands: "q `[b, h, t, e]`, k and v `[b, g, s, e]`, g divides h, f32",
         result: "`[b, h, t, e]`; 1: `[b, h, t]`",
         meaning: "with z = `scale` q k^T, head h using group h / (h / g), keys that the mask hides left out: \
-                  softmax(z) v; 1: log sum exp z",
+                  softmax(z) v; 1: log sum exp z. Factors of both products are rounded to `precision`, weights before they \
+                  are divided by their sum",
         gradient: "made after differentiation: AttentionBackward",
     };
 }
@@ -45,7 +46,8 @@ impl AttentionBackward {
         name: "AttentionBackward",
         operands: "q, k, v, o, lse as of Attention, g as o",
         result: "as q; 1: as k; 2: as v",
-        meaning: "the gradients of q, k and v, with softmax(z) recomputed as exp(z - lse)",
+        meaning: "the gradients of q, k and v, with softmax(z) recomputed as exp(z - lse). Factors of all products are \
+                  rounded to `precision`, those weights and the gradients of z among them",
         gradient: "none: made after differentiation",
     };
 }
@@ -179,8 +181,13 @@ impl<'a> Heads<'a> {
             let sum: f64 = scores.iter().map(|score| (score - highest).exp()).sum();
             lse.push(if highest.is_finite() { highest + sum.ln() } else { highest });
             for s in self.keys().filter(|&s| self.sees(at[2], s)) {
-                let weight = (scores[s] - highest).exp() / sum;
+                let weight = (scores[s] - highest).exp();
                 self.accumulate(&mut result, at, weight, row(self.v, self.key(at, s)));
+            }
+            if highest.is_finite() {
+                let start = row_start(&result, at);
+                let width = self.q.shape()[3] as usize;
+                result.data[start..][..width].iter_mut().for_each(|weighted| *weighted /= sum);
             }
         }
         (result, Tensor::f32(&self.q.shape()[..3], lse))

@@ -40,7 +40,7 @@ impl DeviceStage {
 /// Bytes of workspace that a kernel needs on a device.
 pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match &kernel.body {
-        Body::Nest(nest) => crate::nest::workspace_bytes(kernel, nest),
+        Body::Nest(nest) => nest::workspace_bytes(kernel, nest),
         Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) => 0,
     }
 }

@@ -4,15 +4,18 @@
 //! the parent reads what the emulator has to say. With `TRAINC_ON_GPU` set (`tests/on_gpu.sh` does) the same comparisons run
 //! on the machine's own device instead, of course without the emulator's checks.
 
+mod counts;
+mod failures;
+mod layers;
+mod programs;
+
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
 use trainc::compile::{Compilation, Provenance};
 use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
-    Batch, Options, RunDirectory, Session, Values,
+    Batch, Options, Session, Values,
     artifact::{Artifact, DType, InputBinding, Isa},
     device::Place,
-    load_newest, train,
 };
 use trainc_tests::program;
 
@@ -33,12 +36,13 @@ enum Bound {
 
 /// Trains a program in a child on both machines; the emulator must not complain. Returns its report.
 fn compared(test: &str, name: &str, text: &str, bound: Bound) -> Option<Vec<serde_json::Value>> {
-    if std::env::var_os(CHILD).is_some() {
-        compare(name, text, bound);
-        return None;
-    }
-    if std::env::var_os(ON_GPU).is_some() {
-        compare(name, text, bound);
+    compared_each(test, &[(name, text.to_owned(), bound)])
+}
+
+/// [`compared`] for several programs, each with its name and its bound, in one child.
+fn compared_each(test: &str, programs: &[(&str, String, Bound)]) -> Option<Vec<serde_json::Value>> {
+    if [CHILD, ON_GPU].into_iter().any(|name| std::env::var_os(name).is_some()) {
+        programs.iter().for_each(|(name, text, bound)| compare(name, text, *bound));
         return None;
     }
     let report = report_of(test, &[]);
@@ -58,6 +62,7 @@ fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<serde_json::Value> {
     let output = child.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
+    print!("{text}");
     let lines = std::fs::read_to_string(&report).unwrap_or_default();
     lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -80,6 +85,9 @@ fn sessions(name: &str, text: &str) -> [Session; 2] {
 
 fn compare(name: &str, text: &str, bound: Bound) {
     let [mut cpu, mut device] = sessions(name, text);
+    let before = everything(&cpu);
+    assert!(before == everything(&device), "{name}: other initial values");
+    let most = if let Bound::Relative(bound) = bound { 10.0 * bound } else { 0.0 };
     for step in 0..STEPS {
         let batch = batch(&cpu, step);
         let expected: Vec<(String, f64)> = cpu.step_with(&batch).unwrap().iter().map(owned).collect();
@@ -91,9 +99,14 @@ fn compare(name: &str, text: &str, bound: Bound) {
             };
             assert!(close, "{name}, step {step}: {what} is {actual} on the device, {expected} on the processor");
         }
+        if step == 0 {
+            let moved = [&cpu, &device].map(|session| difference(&everything(session), &before));
+            let distance = length(&difference(&moved[0], &moved[1])) / length(&moved[0]).max(f64::MIN_POSITIVE);
+            assert!(distance <= most, "{name}: the first movements differ by {distance:e}");
+        }
     }
-    let distance = distance(&cpu, &device);
-    let most = if let Bound::Relative(bound) = bound { 10.0 * bound } else { 0.0 };
+    let [after, on_device] = [&cpu, &device].map(everything);
+    let distance = length(&difference(&after, &on_device)) / length(&after);
     assert!(distance <= most, "{name}: parameters and states differ by {distance:e}");
     println!("{name}: difference of all tensors {distance:e}");
 }
@@ -102,20 +115,21 @@ fn owned((name, value): (&str, f64)) -> (String, f64) {
     (name.to_owned(), value)
 }
 
-/// Relative distance of all tensors of the sessions, as vectors.
-fn distance(a: &Session, b: &Session) -> f64 {
-    let (mut difference, mut size) = (0.0, 0.0);
-    for tensor in a.tensors() {
-        let [a, b] = [a, b].map(|session| match session.tensor(&tensor.name).unwrap() {
-            Values::Floats(values) => values,
-            Values::Integers(values) => values.into_iter().map(|value| value as f32).collect(),
-        });
-        for (a, b) in a.into_iter().zip(b).map(|(a, b)| (f64::from(a), f64::from(b))) {
-            difference += (a - b) * (a - b);
-            size += a * a;
-        }
-    }
-    (difference / size).sqrt()
+/// All tensors of a session as one vector.
+fn everything(session: &Session) -> Vec<f64> {
+    let values = session.tensors().iter().map(|tensor| match session.tensor(&tensor.name).unwrap() {
+        Values::Floats(values) => values.into_iter().map(f64::from).collect::<Vec<_>>(),
+        Values::Integers(values) => values.into_iter().map(f64::from).collect(),
+    });
+    values.flatten().collect()
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+fn length(a: &[f64]) -> f64 {
+    a.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 /// A batch for the step's inputs, from a small generator.
@@ -153,35 +167,6 @@ fn example(name: &str, replaced: &[(&str, &str)]) -> String {
     text
 }
 
-#[test]
-fn linear_regression_takes_the_same_steps_bit_for_bit() {
-    let text = example("linear_regression", &[]);
-    compared("linear_regression_takes_the_same_steps_bit_for_bit", "line", &text, Bound::Bits);
-}
-
-#[test]
-fn an_own_optimizer_takes_the_same_steps_bit_for_bit() {
-    let text = example("own_optimizer", &[]);
-    compared("an_own_optimizer_takes_the_same_steps_bit_for_bit", "own_optimizer", &text, Bound::Bits);
-}
-
-#[test]
-fn an_own_layer_takes_the_same_steps() {
-    compared("an_own_layer_takes_the_same_steps", "own_layer", &example("own_layer", &[]), Bound::Relative(1e-5));
-}
-
-#[test]
-fn a_perceptron_with_dropout_takes_the_same_steps() {
-    let text = example("mlp_digits", &[]);
-    compared("a_perceptron_with_dropout_takes_the_same_steps", "mlp", &text, Bound::Relative(1e-5));
-}
-
-#[test]
-fn a_convolutional_network_takes_the_same_steps() {
-    let text = example("cnn_digits", &[("batch 64", "batch 16")]);
-    compared("a_convolutional_network_takes_the_same_steps", "cnn", &text, Bound::Relative(1e-4));
-}
-
 /// The demo with sizes that the emulator executes in seconds.
 const SMALL_GPT: [(&str, &str); 4] = [
     ("width = 192", "width = 24"),
@@ -189,112 +174,3 @@ const SMALL_GPT: [(&str, &str); 4] = [
     ("context = 128", "context = 72"),
     ("batch 16", "batch 2"),
 ];
-
-#[test]
-fn a_transformer_takes_the_same_steps() {
-    let text = example("gpt_rust", &SMALL_GPT);
-    let report = compared("a_transformer_takes_the_same_steps", "gpt", &text, Bound::Relative(1e-4));
-    if let Some(report) = report {
-        let graphs = report.iter().filter(|line| line["kind"] == "graph").count();
-        assert_eq!(graphs, STEPS as usize, "each step is one graph");
-    }
-}
-
-#[test]
-fn a_transformer_with_shared_heads_takes_the_same_steps() {
-    let sizes = [("batch 16", "batch 2"), ("context = 128", "context = 40"), ("depth = 4", "depth = 2")];
-    let text =
-        example("llama_small", &sizes).replace("width = 192", "width = 24").replace("hidden = 512", "hidden = 40");
-    compared("a_transformer_with_shared_heads_takes_the_same_steps", "llama", &text, Bound::Relative(1e-4));
-}
-
-#[test]
-fn products_in_half_precision_run_on_tensor_cores() {
-    let text = example("gpt_rust", &SMALL_GPT).replace("batch 2", "batch 2  precision bf16");
-    let report =
-        compared("products_in_half_precision_run_on_tensor_cores", "gpt in bf16", &text, Bound::Relative(2e-2));
-    if let Some(report) = report {
-        let macs: u64 = report.iter().filter_map(|line| line["tensor_macs"].as_u64()).sum();
-        assert!(macs > 0, "no product ran on tensor cores");
-    }
-}
-
-/// What a device does to a session that it fails.
-fn failure(test: &str, settings: &[(&str, &str)], expected: &str) {
-    if std::env::var_os(CHILD).is_none() {
-        // A real driver takes no settings.
-        if std::env::var_os(ON_GPU).is_none() {
-            report_of(test, settings);
-        }
-        return;
-    }
-    let text = example("linear_regression", &[]);
-    let artifact = compiled("line", &text, Target::Cuda, Isa::Sm80);
-    let options = Options { device: Place::Cuda(0), ..Options::default() };
-    let error = Session::new(artifact, &options)
-        .and_then(|mut session| {
-            for step in 0..STEPS {
-                let batch = batch(&session, step);
-                session.step_with(&batch)?;
-            }
-            Ok(())
-        })
-        .expect_err("the device fails");
-    assert!(error.to_string().contains(expected), "{error}");
-    assert_eq!(error.exit_code(), 3);
-}
-
-#[test]
-fn an_old_driver_is_named_with_the_one_that_is_needed() {
-    let settings = [(trainc_libcuda::config::DRIVER_VERSION, "11080")];
-    failure("an_old_driver_is_named_with_the_one_that_is_needed", &settings, "needs NVIDIA driver 525");
-}
-
-#[test]
-fn an_old_device_is_named_with_its_capability() {
-    let settings = [(trainc_libcuda::config::CAPABILITY, "75")];
-    failure("an_old_device_is_named_with_its_capability", &settings, "has compute capability 7.5");
-}
-
-#[test]
-fn too_little_memory_is_an_error_with_sizes() {
-    let settings = [(trainc_libcuda::config::MEMORY, "512")];
-    failure("too_little_memory_is_an_error_with_sizes", &settings, "make the batch or the model smaller");
-}
-
-#[test]
-fn a_missing_device_is_an_error() {
-    failure("a_missing_device_is_an_error", &[(trainc_libcuda::config::DEVICES, "0")], "there is no CUDA device 0");
-}
-
-/// The processor goes on from what a run on a device left when the device was lost.
-#[test]
-fn the_last_checkpoint_survives_a_lost_device() {
-    let test = "the_last_checkpoint_survives_a_lost_device";
-    if std::env::var_os(CHILD).is_none() {
-        if std::env::var_os(ON_GPU).is_none() {
-            report_of(test, &[(trainc_libcuda::config::LOSE_AFTER, "30")]);
-        }
-        return;
-    }
-    let text = example("linear_regression", &[("steps 200  batch 16", "steps 40  batch 16\n    checkpoint every 3")]);
-    let folder = tempfile::tempdir().unwrap();
-    let options =
-        Options { base: Some(trainc_tests::root().join("dsl-examples")), device: Place::Cuda(0), ..Options::default() };
-    let artifact = compiled("line", &text, Target::Cuda, Isa::Sm80);
-    let directory = RunDirectory::create(folder.path(), &artifact, &options).unwrap();
-    let mut session = Session::new(artifact, &options).unwrap();
-    let error = train(&mut session, Some(&directory), &mut (), &AtomicBool::new(false)).unwrap_err();
-    assert!(error.to_string().contains("the device failed while"), "{error}");
-    let (step, _) = directory.newest_checkpoint().expect("a checkpoint was written before");
-    assert!(step >= 3 && step % 3 == 0, "after step {step}");
-    let on_cpu = Options { device: Place::Cpu, ..options };
-    let mut session = Session::new(compiled("line", &text, Target::Cpu, host_isa()), &on_cpu).unwrap();
-    assert_eq!(load_newest(folder.path(), &mut session).unwrap(), step);
-    session.step().unwrap();
-}
-
-#[test]
-fn a_lost_device_ends_the_run() {
-    failure("a_lost_device_ends_the_run", &[(trainc_libcuda::config::LOSE_AFTER, "6")], "the device failed while");
-}

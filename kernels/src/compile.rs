@@ -75,6 +75,12 @@ pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     }
 }
 
+/// Whether a [`Batch`](crate::ir::Batch) may hold this kernel: on every target it is one stage without a workspace.
+pub fn may_join_a_batch(kernel: &Kernel) -> bool {
+    let Body::Nest(nest) = &kernel.body else { return false };
+    nest::workspace_bytes(kernel, nest) == 0 && cuda::may_join(kernel, nest)
+}
+
 /// Compiles kernels for an instruction set. Stage symbols are unique over all objects.
 ///
 /// # Errors

@@ -19,7 +19,8 @@ mod stage;
 
 pub use codegen::CodegenError;
 pub use compile::{
-    Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, workspace_bytes,
+    Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, may_join_a_batch,
+    workspace_bytes,
 };
 pub use cuda::uses_tensor_cores;
 pub use facts::{Facts, kernel_facts};

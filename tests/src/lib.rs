@@ -10,6 +10,7 @@ use trainc::source::{FileId, SourceMap, Span};
 
 pub mod arbitrary;
 pub mod golden;
+pub mod layers;
 pub mod markdown;
 pub mod program;
 

@@ -1,6 +1,6 @@
 //! `trainc inspect`.
 
-use super::{arguments::Inspect, failure::Failure, output, run, table::Table};
+use super::{arguments::Inspect, device_code, failure::Failure, output, run, table::Table};
 use serde_json::json;
 use trainc_runtime::{
     RunDirectory,
@@ -14,7 +14,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     } else {
         Artifact::read(&arguments.path).map_err(|error| run::of_runtime(error.into()))?
     };
-    print!("{}", describe(&artifact));
+    print!("{}{}", describe(&artifact), device_code::tables(&artifact));
     if arguments.path.is_dir() {
         print!("{}", checkpoints(arguments)?);
     }
@@ -83,5 +83,6 @@ fn facts(artifact: &Artifact) -> serde_json::Value {
         "entries": manifest.entries.iter().map(|entry| (entry.name.clone(), entry.launches.len().into()))
             .collect::<serde_json::Map<_, _>>(),
         "train": manifest.train,
+        "devices": device_code::facts(artifact),
     })
 }

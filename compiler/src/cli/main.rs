@@ -4,6 +4,7 @@ mod arguments;
 mod bench;
 mod check;
 mod compile;
+mod device_code;
 mod device_plan;
 mod explain;
 mod failure;

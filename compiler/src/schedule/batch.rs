@@ -7,9 +7,8 @@
 use super::{build::Template, lower::Key};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::{
-    Target,
-    ir::{Access, Batch, Body, Kernel, MAX_BUFFERS},
-    workspace_bytes,
+    ir::{Access, Batch, Kernel, MAX_BUFFERS},
+    may_join_a_batch,
 };
 use trainc_runtime::abi::BUFFER_ALIGNMENT;
 
@@ -65,7 +64,7 @@ impl Footprint {
     /// Of a single nest that runs in one stage.
     fn of(kernels: &[Template]) -> Option<Footprint> {
         let [Template { kernel, args }] = kernels else { return None };
-        if !matches!(kernel.body, Body::Nest(_)) || workspace_bytes(kernel, Target::Cpu) > 0 {
+        if !may_join_a_batch(kernel) {
             return None;
         }
         let mut footprint = Footprint { arguments: args.len(), ..Footprint::default() };

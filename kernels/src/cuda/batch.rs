@@ -5,7 +5,7 @@
 
 use super::{
     DeviceStage,
-    nest::{Plan, emit},
+    nest::{Plan, emit, ordered},
 };
 use crate::{
     emit::builder::{Block, Builder, Compare, Value},
@@ -49,7 +49,7 @@ pub(super) fn lower(b: &mut Builder, batch: &Batch, name: &str) -> DeviceStage {
 }
 
 fn placed(batch: &Batch) -> Vec<Placed<'_>> {
-    let nests: Vec<Nest> = batch.parts.iter().map(nest_of).collect();
+    let nests: Vec<Nest> = batch.parts.iter().map(|part| ordered(&nest_of(part))).collect();
     let plans: Vec<Plan> = nests.iter().map(Plan::new).collect();
     let threads = plans.iter().map(Plan::threads).max().unwrap_or(1);
     let mut parts: Vec<Placed> = Vec::new();

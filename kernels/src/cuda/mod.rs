@@ -12,6 +12,8 @@ mod matrix;
 mod nest;
 mod simt;
 
+pub(crate) use nest::may_join;
+
 use crate::{
     codegen::{self, CodegenError},
     emit::{
@@ -41,7 +43,7 @@ impl DeviceStage {
 /// Bytes of workspace that a kernel needs on a device.
 pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match &kernel.body {
-        Body::Nest(nest) => crate::nest::workspace_bytes(kernel, nest),
+        Body::Nest(nest) => nest::workspace_bytes(kernel, nest),
         Body::Gemm(_) | Body::Attention(_) | Body::AttentionBackward(_) | Body::Batch(_) => 0,
     }
 }

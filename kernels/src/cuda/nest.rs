@@ -5,6 +5,10 @@
 //! where neighbouring iterations do. The members of a team share the inner iterations and combine what they have reduced
 //! in a fixed order.
 
+mod order;
+mod spread;
+mod transpose;
+
 use super::{
     DeviceStage,
     simt::{WARP, guarded},
@@ -15,8 +19,10 @@ use crate::{
         point::{Emitter, Point},
     },
     ir::{Buffer, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Store, Sweep},
-    nest::{choose_vector, merged, roots, split},
+    nest::{choose_vector, roots, split},
 };
+pub(super) use order::ordered;
+use transpose::Transpose;
 
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u64 = 256;
@@ -31,22 +37,50 @@ const SCATTER_THREADS: u64 = 1 << 15;
 /// Parts that a scatter is divided into at most.
 const MAX_PARTS: u64 = 64;
 
+/// A nest that is one launch, and the buffers that it is given.
+struct Stage {
+    nest: Nest,
+    buffers: Vec<Buffer>,
+}
+
+/// The launches of a nest.
+fn stages(kernel: &Kernel, nest: &Nest) -> Vec<Stage> {
+    let nest = ordered(nest);
+    if let Some(split) = split::split(kernel, &nest) {
+        let stage = |nest| Stage { nest, buffers: split.buffers.clone() };
+        return vec![stage(split.first), stage(split.second)];
+    }
+    match spread::spread(kernel, &nest) {
+        Some(stages) => stages.into(),
+        None => vec![Stage { nest, buffers: kernel.buffers.clone() }],
+    }
+}
+
+/// Bytes of workspace that a nest needs: what its first stage takes beside the kernel's buffers.
+pub(super) fn workspace_bytes(kernel: &Kernel, nest: &Nest) -> u64 {
+    let stages = stages(kernel, nest);
+    let workspace = &stages[0].buffers[kernel.buffers.len()..];
+    workspace.iter().map(|buffer| buffer.elements * buffer.dtype.bytes()).sum()
+}
+
+/// Whether a nest can share a grid: a single stage in which nothing is turned.
+pub(crate) fn may_join(kernel: &Kernel, nest: &Nest) -> bool {
+    let [Stage { nest, .. }] = &stages(kernel, nest)[..] else { return false };
+    Plan::new(nest).turned(nest).is_none()
+}
+
 /// Lowers a verified nest.
 pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -> Vec<DeviceStage> {
-    let nest = merged(nest);
-    match split::split(kernel, &nest) {
-        None => vec![lower_stage(b, &kernel.buffers, &nest, format!("{name}_0"))],
-        Some(split) => [split.first, split.second]
-            .iter()
-            .enumerate()
-            .map(|(stage, nest)| lower_stage(b, &split.buffers, nest, format!("{name}_{stage}")))
-            .collect(),
-    }
+    let stages = stages(kernel, nest).into_iter().enumerate();
+    stages.map(|(number, stage)| lower_stage(b, &stage.buffers, &stage.nest, format!("{name}_{number}"))).collect()
 }
 
 /// Lowers one nest to one launch.
 pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
     let plan = Plan::new(nest);
+    if let Some(transpose) = plan.turned(nest) {
+        return transpose::lower(b, buffers, nest, &transpose, symbol);
+    }
     let threads = plan.threads() as u32;
     super::entry(b, &symbol, Block { threads, together: plan.together() }, buffers.len(), |b, pointers, instance| {
         let block = b.block();
@@ -118,6 +152,11 @@ impl Plan {
         let teams = [32, 16].into_iter().find(enough).unwrap_or(8);
         let team = (inner / 16).next_power_of_two().clamp(4, (COLUMN_THREADS / teams).min(WARP.into()));
         Plan { team, teams, interleaved: true, ..plan }
+    }
+
+    /// What goes through shared memory, if something does.
+    fn turned(&self, nest: &Nest) -> Option<Transpose> {
+        self.column.and_then(|across| Transpose::of(nest, across))
     }
 
     /// The same with more teams in a block. What a team computes stays as it is.

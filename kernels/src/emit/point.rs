@@ -73,6 +73,11 @@ impl Point {
         self.vars[var as usize].expect("the variable is fixed")
     }
 
+    /// Makes the value of an expression known.
+    pub fn set_value(&mut self, expr: ExprId, value: Value) {
+        self.values.insert(expr, value);
+    }
+
     /// Makes an accumulator known.
     pub fn set_accumulator(&mut self, number: usize, value: Value) {
         self.accumulators[number] = Some(value);

@@ -150,6 +150,15 @@ impl Exprs {
         (mapped, moved)
     }
 
+    /// The same DAG with each accumulator replaced by an expression without operands.
+    pub(crate) fn with_accumulators(&self, expr: impl Fn(u32) -> Expr) -> Exprs {
+        let replaced = |node: &Expr| match node {
+            Expr::Accumulator(number) => expr(*number),
+            node => node.clone(),
+        };
+        Exprs { nodes: self.nodes.iter().map(replaced).collect() }
+    }
+
     /// The expressions that `roots` are made of, themselves included, operands first.
     pub fn reachable(&self, roots: &[ExprId]) -> Vec<ExprId> {
         let mut needed = vec![false; self.nodes.len()];

@@ -80,6 +80,9 @@ impl Kernel {
             ensure(matches!(part.kernel.body, Body::Nest(_)), || "a batch of other kernels than nests".into())?;
             ensure((1..=MAX_BUFFERS as u64).contains(&part.times), || format!("{} calls of a part", part.times))?;
             part.kernel.verify()?;
+            ensure(crate::may_join_a_batch(&part.kernel), || {
+                format!("`{}` needs launches of its own", part.kernel.label)
+            })?;
             let own = part.kernel.buffers.repeat(part.times as usize);
             let given = self.buffers.get(first..first + own.len());
             ensure(given == Some(&own), || format!("the arguments from {first} on are not those of the part"))?;

@@ -5,12 +5,19 @@ use trainc_kernels::{
     ir::{Access, Kernel},
     reference::HostBuffer,
 };
-use trainc_ptx::{Arg, Device, Geometry, Options as Emulation};
+use trainc_ptx::{Arg, Counters, Device, Geometry, Options as Emulation};
 use trainc_runtime::artifact::{Isa, KernelSpec};
 
+/// What a kernel does on random data.
+pub fn counters(kernel: &Kernel) -> Counters {
+    let mut numbers = super::Numbers(1);
+    let mut buffers: Vec<HostBuffer> = kernel.buffers.iter().map(|buffer| numbers.buffer(buffer, 1)).collect();
+    run(kernel, &mut buffers, 0, None)
+}
+
 /// Runs all stages of a kernel on buffers; panics at the first violation. Blocks and warps run in an order that `seed`
-/// shuffles.
-pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Option<u64>) {
+/// shuffles. Returns what was counted.
+pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Option<u64>) -> Counters {
     let compiled = compile(std::slice::from_ref(kernel), Isa::Sm80, &Options { threads: 1 })
         .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
     let ptx = String::from_utf8(compiled.objects[0].clone()).expect("PTX is text");
@@ -23,6 +30,7 @@ pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Opt
     }
     let mut arguments: Vec<Arg> = args.iter().map(|&address| Arg::Pointer(address)).collect();
     arguments.push(Arg::U64(instance));
+    let mut counters = Counters::default();
     for stage in &spec.stages {
         let block = stage.block.expect("device code says what a block is");
         let entry = loaded.program.kernels.iter().find(|entry| entry.name == stage.symbol).expect("the entry exists");
@@ -35,12 +43,14 @@ pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Opt
         if let Some(violation) = report.violations.first() {
             panic!("{}: {violation}", kernel.label);
         }
+        counters.add(&report.counters);
     }
     for (number, (buffer, &address)) in buffers.iter_mut().zip(&args).enumerate() {
         if kernel.buffers[number].access != Access::Read {
             download(&device, address, buffer);
         }
     }
+    counters
 }
 
 fn bytes(buffer: &HostBuffer) -> Vec<u8> {

@@ -204,6 +204,8 @@ pub fn check_batch(kernels: &[Kernel], below: u64) {
 fn run(kernel: &Kernel, buffers: &mut [HostBuffer], isa: Option<Isa>) {
     match isa {
         Some(isa) => Program::new(kernel, isa).run(buffers, 3, 1),
-        None => device::run(kernel, buffers, 3, None),
+        None => {
+            device::run(kernel, buffers, 3, None);
+        }
     }
 }

@@ -27,15 +27,40 @@ pub struct Function {
     pub max_dynamic_shared: u64,
 }
 
-/// A marker in a stream. Each record makes a new version.
+/// A marker in a stream. Each record makes a new version; who waits, waits for the version that was the last one when it
+/// asked, wherever later ones are recorded.
 #[derive(Debug, Default)]
 pub struct Event {
     pub recorded: u64,
-    pub done: u64,
-    pub stream: usize,
+    /// Versions whose streams have not come to them, with those streams.
+    pub pending: BTreeMap<u64, usize>,
+    /// When the last version happened.
     pub time: Option<Instant>,
     /// Capture, stream and its position, if it was last recorded in a capture.
     pub captured: Option<(usize, usize, usize)>,
+}
+
+impl Event {
+    /// A new version, in a stream; returns its number.
+    pub fn record(&mut self, stream: usize) -> u64 {
+        self.recorded += 1;
+        self.captured = None;
+        self.pending.insert(self.recorded, stream);
+        self.recorded
+    }
+
+    /// The stream of a version has come to it.
+    pub fn happened(&mut self, version: u64) {
+        self.pending.remove(&version);
+        if version == self.recorded {
+            self.time = Some(Instant::now());
+        }
+    }
+
+    /// The stream of the last version, unless that has happened.
+    pub fn last_pending(&self) -> Option<usize> {
+        self.pending.get(&self.recorded).copied()
+    }
 }
 
 /// Everything.

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::time::Instant;
 
 use trainc_ptx::{Geometry, Kernel, Loaded, exec};
 
@@ -119,14 +118,10 @@ impl Driver {
         self.streams.handles().into_iter().try_for_each(|stream| self.run_stream(stream))
     }
 
-    /// Does what an event waits for.
+    /// Does what a version of an event waits for.
     pub fn run_until(&mut self, event: usize, version: u64) -> Result<(), Status> {
         loop {
-            let state = self.events.get(event)?;
-            if state.done >= version {
-                return Ok(());
-            }
-            let stream = state.stream;
+            let Some(&stream) = self.events.get(event)?.pending.get(&version) else { return Ok(()) };
             match self.streams.get_mut(stream)?.queue.pop_front() {
                 Some(work) => self.run(&work)?,
                 None => return Ok(()),
@@ -182,8 +177,7 @@ impl Driver {
             }
             Work::Record { event, version } => {
                 if let Ok(event) = self.events.get_mut(*event) {
-                    event.done = event.done.max(*version);
-                    event.time = Some(Instant::now());
+                    event.happened(*version);
                 }
                 Ok(())
             }

@@ -255,6 +255,33 @@ fn work_waits_for_somebody_to_wait() {
     report_of("work_waits_for_somebody_to_wait", &[]);
 }
 
+/// A stream waits for what the event marked when it was told to wait, not for where the event is recorded later.
+#[test]
+fn an_event_that_is_recorded_again_elsewhere_keeps_who_waits_for_it_in_order() {
+    let test = "an_event_that_is_recorded_again_elsewhere_keeps_who_waits_for_it_in_order";
+    if !is_child() {
+        report_of(test, &[]);
+        return;
+    }
+    let context = context();
+    let [writer, reader, other] = [(); 3].map(|()| context.new_stream().unwrap());
+    let data = writer.clone_htod(&[1f32; 64]).unwrap();
+    writer.synchronize().unwrap();
+    let event = context.new_event(None).unwrap();
+    launch_scale(&writer, address(&data, &writer), 2.0, 64);
+    event.record(&writer).unwrap();
+    reader.wait(&event).unwrap();
+    event.record(&other).unwrap();
+    event.synchronize().unwrap();
+    assert_eq!(reader.clone_dtoh(&data).unwrap(), [2f32; 64]);
+    // The last record counts for the host, whatever is pending in streams of earlier ones.
+    launch_scale(&writer, address(&data, &writer), 2.0, 64);
+    event.record(&other).unwrap();
+    event.record(&writer).unwrap();
+    event.synchronize().unwrap();
+    assert_eq!(other.clone_dtoh(&data).unwrap(), [4f32; 64]);
+}
+
 #[test]
 fn memory_runs_out() {
     if is_child() {

@@ -303,3 +303,22 @@ train {
         assert!(said.contains("the state after step 30 is in"), "{said}");
     }
 }
+
+#[test]
+fn an_artifact_for_devices_says_what_its_kernels_ask_for() {
+    let folder = workplace();
+    let compiled = run(folder.path(), &["compile", "small.train", "--target", "cuda:sm_80", "-o", "small.trainx"]);
+    assert_eq!(code(&compiled), 0, "{}", stderr(&compiled));
+    let inspected = run(folder.path(), &["inspect", "small.trainx", "--json"]);
+    assert_eq!(code(&inspected), 0, "{}", stderr(&inspected));
+    let shown = String::from_utf8_lossy(&inspected.stdout);
+    let row = shown.lines().find(|line| line.starts_with("k0_0 ")).expect("a row for the first kernel");
+    assert!(row.contains("at most ") && row.contains("instance"), "{row}");
+    let facts: Value = serde_json::from_str(shown.lines().last().unwrap()).unwrap();
+    let grids = facts["devices"][0]["grids"].as_array().expect("the grids of one variant");
+    for grid in grids {
+        let of = |fact: &str| grid[fact].as_u64().unwrap_or_else(|| panic!("{fact} of {grid}"));
+        assert!(of("grid") >= 1 && (1..=1024).contains(&of("block")) && of("shared_bytes") <= 99 << 10, "{grid}");
+        assert!(of("block") * of("most_registers") <= 65_536 && of("most_registers") <= 255, "{grid}");
+    }
+}

@@ -1,50 +1,16 @@
 //! Layers and losses of the standard library by themselves: the gradient that a step takes against differences of its loss.
 
-use super::private::{ROWS, bindings, checked, draws, movement, text};
-use trainc::graph::{Bindings, Output, Tensor, interpret};
-use trainc::program::Program;
-
-/// A model of each layer that no larger test singles out, with its loss.
-const LAYERS: &[(&str, &str, &str)] = &[
-    ("convolution", "input x: [batch, 2, 6, 6]\n    output z = flatten(tanh(conv2d(x, 3)))", "mean(z^2)"),
-    (
-        "strided and padded convolution",
-        "input x: [batch, 2, 7, 7]\n    output z = flatten(tanh(conv2d(x, 3, stride = 2, padding = 1)))",
-        "mean(z^2)",
-    ),
-    (
-        "pooling",
-        "input x: [batch, 1, 8, 8]\n    output z = flatten(average_pool(max_pool(conv2d(x, 2, padding = 1))))",
-        "mean(z^2)",
-    ),
-    (
-        "binary cross entropy",
-        "input x: [batch, 5]\n    input y: [batch, 2]\n    output z = linear(x, 2)",
-        "binary_cross_entropy(z, y)",
-    ),
-    (
-        "cross entropy with smoothing",
-        "input x: [batch, 5]\n    input y: int[batch]\n    output z = linear(x, 4)",
-        "cross_entropy(z, y, smoothing = 0.2)",
-    ),
-    (
-        "cross entropy without one class",
-        "input x: [batch, 5]\n    input y: int[batch]\n    output z = linear(x, 4)",
-        "cross_entropy(z, y, ignore = 0)",
-    ),
-    ("norms", "input x: [batch, 3, 6]\n    output z = rms_norm(linear(layer_norm(x), 6))", "mean(z^2 * z)"),
-    (
-        "sliding-window attention",
-        "input x: [batch, 6, 8]\n    output z = attention(x, 2, causal, window = 3, rotate = rope)",
-        "mean(z^2)",
-    ),
-    ("full attention", "input x: [batch, 5, 8]\n    output z = attention(x, 4, full)", "mean(z^2)"),
-    (
-        "gated and plain feed-forward",
-        "input x: [batch, 3, 4]\n    output z = swiglu(ffn(x, act = gelu_exact), hidden = 5)",
-        "mean(z^2)",
-    ),
-];
+use super::private::{bindings, checked, draws, movement};
+use trainc::{
+    graph::{Bindings, Output, Tensor, interpret},
+    program::Program,
+    source::SourceMap,
+    syntax::tree::Item,
+};
+use trainc_tests::{
+    layers::{LAYERS, ROWS},
+    program,
+};
 
 /// The loss with the parameters moved along a direction.
 fn loss_at(program: &Program, bindings: &Bindings, direction: &[Vec<f64>], shift: f64) -> f64 {
@@ -61,9 +27,9 @@ fn loss_at(program: &Program, bindings: &Bindings, direction: &[Vec<f64>], shift
 #[test]
 fn gradients_of_single_layers_agree_with_differences() {
     const STEP: f64 = 1e-5;
-    for (name, model, loss) in LAYERS {
-        let model = format!("model Net() {{\n    {model}\n}}");
-        let program = checked(name, &text(&model, &format!("model Net() loss {loss}"), "", ROWS));
+    for layer in LAYERS {
+        let name = layer.name;
+        let program = checked(name, &layer.program(1.0));
         let bindings = bindings(&program, 0, ROWS, &[]);
         let gradient = movement(&program, &bindings);
         let shapes = program.parameters.iter().map(|parameter| parameter.shape.iter().product::<u64>() as usize);
@@ -74,4 +40,39 @@ fn gradients_of_single_layers_agree_with_differences() {
         let expected = (above - below) / (2.0 * STEP);
         assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1e-2), "{name}: {found}, not {expected}");
     }
+}
+
+/// Layers, activations, pooling and losses: each is in one of the programs, or in a definition that is.
+#[test]
+fn every_layer_and_loss_of_the_library_is_in_a_program() {
+    let files = ["activations", "attention", "convolution", "layers", "losses"];
+    let mut missing: Vec<(String, String)> = files.iter().flat_map(|file| definitions(file)).collect();
+    let mut text: String = LAYERS.iter().map(|layer| layer.program(1.0)).collect();
+    loop {
+        let (found, left): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(name, _)| mentions(&text, name));
+        missing = left;
+        if found.is_empty() {
+            break;
+        }
+        found.iter().for_each(|(_, source)| text.push_str(source));
+    }
+    let missing: Vec<String> = missing.into_iter().map(|(name, _)| name).collect();
+    assert!(missing.is_empty(), "in no program: {missing:?}");
+}
+
+/// Names and texts of the definitions of a file of the library.
+fn definitions(file: &str) -> Vec<(String, String)> {
+    let mut sources = SourceMap::default();
+    let text = program::read(&format!("compiler/std/{file}.train"));
+    let parsed = trainc::syntax::parse(sources.add(file, &text), &text);
+    let definitions = parsed.file.items.into_iter().filter_map(|item| match item {
+        Item::Definition(definition) => Some(definition),
+        _ => None,
+    });
+    definitions.map(|d| (d.name.text, text[d.span.start as usize..d.span.end as usize].to_owned())).collect()
+}
+
+/// Whether a word stands in a text.
+fn mentions(text: &str, name: &str) -> bool {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name)
 }

@@ -112,7 +112,7 @@ impl Cuda {
         self.arena_bytes
     }
 
-    /// Bytes of the arena, once all launches so far are done.
+    /// Bytes of the arena, once all launches and writes so far are done.
     ///
     /// # Errors
     /// When the device fails.
@@ -120,6 +120,7 @@ impl Cuda {
         self.context.enter()?;
         let source = self.place(offset, bytes);
         let mut out = vec![0; bytes as usize];
+        self.launches.after(&self.copies, &self.copied)?;
         // SAFETY: in bounds; the stream is waited for before the buffer is used.
         unsafe { result::memcpy_dtoh_async(&mut out, source, self.launches.0) }.doing("reading results")?;
         self.launches.wait()?;

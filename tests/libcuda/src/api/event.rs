@@ -21,8 +21,8 @@ pub extern "C" fn cuEventCreate(event: *mut usize, _flags: c_uint) -> u32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn cuEventDestroy_v2(event: usize) -> u32 {
     call("cuEventDestroy", |driver| {
-        let version = driver.events.get(event)?.recorded;
-        driver.run_until(event, version)?;
+        let versions: Vec<u64> = driver.events.get(event)?.pending.keys().copied().collect();
+        versions.into_iter().try_for_each(|version| driver.run_until(event, version))?;
         driver.events.remove(event).map(drop)
     })
 }
@@ -35,11 +35,7 @@ pub extern "C" fn cuEventRecord(event: usize, stream: usize) -> u32 {
         if driver.streams.get(stream)?.capture.is_some() {
             return driver.submit("cuEventRecord", stream, Work::Record { event, version: 0 });
         }
-        let state = driver.events.get_mut(event)?;
-        state.recorded += 1;
-        state.stream = stream;
-        state.captured = None;
-        let version = state.recorded;
+        let version = driver.events.get_mut(event)?.record(stream);
         driver.submit("cuEventRecord", stream, Work::Record { event, version })
     })
 }
@@ -80,13 +76,9 @@ pub extern "C" fn cuEventSynchronize(event: usize) -> u32 {
 pub extern "C" fn cuEventQuery(event: usize) -> u32 {
     call("cuEventQuery", |driver| {
         forbid_captured(driver, "cuEventQuery", event)?;
-        let state = driver.events.get(event)?;
-        let (done, recorded, stream) = (state.done, state.recorded, state.stream);
-        if done >= recorded {
-            return Ok(());
-        }
+        let Some(stream) = driver.events.get(event)?.last_pending() else { return Ok(()) };
         driver.poll(stream)?;
-        if driver.events.get(event)?.done >= recorded { Ok(()) } else { Err(Status::NotReady) }
+        driver.events.get(event)?.last_pending().map_or(Ok(()), |_| Err(Status::NotReady))
     })
 }
 
@@ -96,7 +88,10 @@ pub extern "C" fn cuEventElapsedTime(milliseconds: *mut f32, start: usize, end: 
     call("cuEventElapsedTime", |driver| {
         let time = |event: usize| {
             let event = driver.events.get(event)?;
-            if event.done < event.recorded { Err(Status::NotReady) } else { event.time.ok_or(Status::InvalidHandle) }
+            match event.last_pending() {
+                Some(_) => Err(Status::NotReady),
+                None => event.time.ok_or(Status::InvalidHandle),
+            }
         };
         let (start, end) = (time(start)?, time(end)?);
         put(milliseconds, end.saturating_duration_since(start).as_secs_f32() * 1e3)

@@ -1,0 +1,128 @@
+//! What the emulator counts while a plan runs: how well accesses coalesce, how much tensor cores do.
+
+use super::{CHILD, ON_GPU, batch, compiled, example, report_of};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use trainc::compile::Compilation;
+use trainc_kernels::{Target, device_stages};
+use trainc_runtime::{Options, Session, artifact::Isa, device::Place};
+use trainc_tests::program;
+
+/// What one kernel did in a step.
+#[derive(Default)]
+struct Counted {
+    label: String,
+    launches: u64,
+    /// Sectors of global memory that were moved, and that the distinct bytes of each request need.
+    sectors: u64,
+    ideal: u64,
+    tensor_macs: u64,
+    fma_macs: u64,
+}
+
+impl Counted {
+    fn coalescing(&self) -> f64 {
+        if self.sectors == 0 { 1.0 } else { self.ideal as f64 / self.sectors as f64 }
+    }
+}
+
+/// Runs one step of a program on the emulated device; what each kernel did, by number. `None` in the child.
+fn counted(test: &str, text: &str) -> Option<BTreeMap<usize, Counted>> {
+    if std::env::var_os(ON_GPU).is_some() {
+        return None;
+    }
+    if std::env::var_os(CHILD).is_some() {
+        let artifact = compiled(test, text, Target::Cuda, Isa::Sm80);
+        let options = Options { device: Place::Cuda(0), ..Options::default() };
+        let mut session = Session::new(artifact, &options).unwrap();
+        let batch = batch(&session, 0);
+        session.step_with(&batch).unwrap();
+        return None;
+    }
+    let checked = program::check(test, text, &[]).unwrap_or_else(|found| panic!("{found}"));
+    let plan = Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan;
+    let mut kernels: BTreeMap<usize, Counted> = BTreeMap::new();
+    for line in report_of(test, &[]).iter().filter(|line| line["kind"] == "launch") {
+        let number = kernel_number(line);
+        let counted = kernels.entry(number).or_default();
+        counted.label.clone_from(&plan.kernels[number].label);
+        add(counted, line);
+    }
+    Some(kernels)
+}
+
+/// Entries are named after the numbers of kernels and stages: `k12_0`.
+fn kernel_number(launch: &Value) -> usize {
+    let name = launch["kernel"].as_str().and_then(|name| name.strip_prefix('k')).expect("a name of ours");
+    name.split('_').next().expect("the number").parse().expect("a number")
+}
+
+fn add(counted: &mut Counted, launch: &Value) {
+    let number = |value: &Value| value.as_u64().expect("a count");
+    counted.launches += 1;
+    for traffic in [&launch["global_loads"], &launch["global_stores"]] {
+        counted.sectors += number(&traffic["transactions"]);
+        counted.ideal += number(&traffic["ideal"]);
+    }
+    counted.tensor_macs += number(&launch["tensor_macs"]);
+    counted.fma_macs += number(&launch["fma_macs"]);
+}
+
+/// Ideal over actual sectors that every kernel reaches.
+const LEAST_COALESCING: f64 = 0.95;
+
+fn accesses_coalesce(test: &str, text: &str) {
+    let Some(kernels) = counted(test, text) else { return };
+    let row = |(number, kernel): (&usize, &Counted)| {
+        format!(
+            "k{number:<4} {:.3} {:>9} sectors {:>4} launches  {}",
+            kernel.coalescing(),
+            kernel.sectors,
+            kernel.launches,
+            kernel.label
+        )
+    };
+    let table: Vec<String> = kernels.iter().map(row).collect();
+    let worst = kernels.values().map(Counted::coalescing).fold(1.0, f64::min);
+    assert!(worst >= LEAST_COALESCING, "least coalescing {worst:.3}\n{}", table.join("\n"));
+}
+
+#[test]
+fn accesses_of_each_kernel_of_a_transformer_coalesce() {
+    let sizes = [
+        ("width = 192", "width = 64"),
+        ("depth = 4", "depth = 2"),
+        ("heads = 6", "heads = 4"),
+        ("context = 128", "context = 64"),
+        ("batch 16", "batch 2"),
+    ];
+    accesses_coalesce("counts::accesses_of_each_kernel_of_a_transformer_coalesce", &example("gpt_rust", &sizes));
+}
+
+#[test]
+fn accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce() {
+    let sizes = [
+        ("width = 192", "width = 64"),
+        ("depth = 4", "depth = 2"),
+        ("heads = 6", "heads = 4"),
+        ("context = 128", "context = 64"),
+        ("batch 16", "batch 2"),
+        ("hidden = 512", "hidden = 160"),
+    ];
+    accesses_coalesce(
+        "counts::accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce",
+        &example("llama_small", &sizes),
+    );
+}
+
+/// 7 grids a layer forward, 13 backward, 12 for embedding, head and update. llm.c starts 496, with cuDNN 376.
+#[test]
+fn gpt2_starts_at_most_264_grids_a_step() {
+    let text = program::read("dsl-examples/gpt2_124m.train");
+    let checked = program::check("gpt2", &text, &[]).unwrap_or_else(|found| panic!("{found}"));
+    let plan = Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan;
+    let stages: Vec<usize> = plan.kernels.iter().map(|kernel| device_stages(kernel).unwrap().len()).collect();
+    let step = plan.entries.iter().find(|entry| entry.name == "step").expect("every program has steps");
+    let grids: usize = step.launches.iter().map(|launch| stages[launch.kernel as usize]).sum();
+    assert!(grids <= 264, "{grids} grids");
+}

@@ -1,0 +1,176 @@
+//! Whole programs on an emulated CUDA device, through the driver calls of the runtime, next to the processor.
+//!
+//! Each test starts itself again as a child that finds the emulated driver; the child trains on both machines and compares,
+//! the parent reads what the emulator has to say. With `TRAINC_ON_GPU` set (`tests/on_gpu.sh` does) the same comparisons run
+//! on the machine's own device instead, of course without the emulator's checks.
+
+mod counts;
+mod failures;
+mod layers;
+mod programs;
+
+use std::process::Command;
+use trainc::compile::{Compilation, Provenance};
+use trainc_kernels::{Target, host_isa};
+use trainc_runtime::{
+    Batch, Options, Session, Values,
+    artifact::{Artifact, DType, InputBinding, Isa},
+    device::Place,
+};
+use trainc_tests::program;
+
+/// Set in the child.
+const CHILD: &str = "TRAINC_DEVICE_TEST_CHILD";
+/// Set by whoever has a device.
+const ON_GPU: &str = "TRAINC_ON_GPU";
+const STEPS: u32 = 5;
+
+/// How close the two machines must come.
+#[derive(Clone, Copy)]
+enum Bound {
+    /// The order of every reduction is the same.
+    Bits,
+    /// Relative difference of losses, and of all parameters as one vector.
+    Relative(f64),
+}
+
+/// Trains a program in a child on both machines; the emulator must not complain. Returns its report.
+fn compared(test: &str, name: &str, text: &str, bound: Bound) -> Option<Vec<serde_json::Value>> {
+    compared_each(test, &[(name, text.to_owned(), bound)])
+}
+
+/// [`compared`] for several programs, each with its name and its bound, in one child.
+fn compared_each(test: &str, programs: &[(&str, String, Bound)]) -> Option<Vec<serde_json::Value>> {
+    if [CHILD, ON_GPU].into_iter().any(|name| std::env::var_os(name).is_some()) {
+        programs.iter().for_each(|(name, text, bound)| compare(name, text, *bound));
+        return None;
+    }
+    let report = report_of(test, &[]);
+    let violations: Vec<_> = report.iter().filter(|line| line["kind"] == "violation").collect();
+    assert!(violations.is_empty(), "{violations:#?}");
+    Some(report)
+}
+
+/// Runs a test of this file in a child process over the emulated driver; the child must succeed.
+fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<serde_json::Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.jsonl");
+    let (name, libraries) = trainc_libcuda::environment().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env(name, libraries);
+    child.env(trainc_libcuda::config::REPORT, &report).envs(settings.iter().copied());
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    print!("{text}");
+    let lines = std::fs::read_to_string(&report).unwrap_or_default();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn compiled(name: &str, text: &str, target: Target, isa: Isa) -> Artifact {
+    let checked = program::check(name, text, &[]).unwrap_or_else(|found| panic!("{found}"));
+    let mut compilation = Compilation::for_target(checked, target).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let provenance = Provenance { text: text.into(), digest: name.into() };
+    compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn sessions(name: &str, text: &str) -> [Session; 2] {
+    let open = |artifact, device| {
+        Session::new(artifact, &Options { device, ..Options::default() })
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+    };
+    let cpu = open(compiled(name, text, Target::Cpu, host_isa()), Place::Cpu);
+    [cpu, open(compiled(name, text, Target::Cuda, Isa::Sm80), Place::Cuda(0))]
+}
+
+fn compare(name: &str, text: &str, bound: Bound) {
+    let [mut cpu, mut device] = sessions(name, text);
+    let before = everything(&cpu);
+    assert!(before == everything(&device), "{name}: other initial values");
+    let most = if let Bound::Relative(bound) = bound { 10.0 * bound } else { 0.0 };
+    for step in 0..STEPS {
+        let batch = batch(&cpu, step);
+        let expected: Vec<(String, f64)> = cpu.step_with(&batch).unwrap().iter().map(owned).collect();
+        let actual: Vec<(String, f64)> = device.step_with(&batch).unwrap().iter().map(owned).collect();
+        for ((what, expected), (_, actual)) in expected.iter().zip(&actual) {
+            let close = match bound {
+                Bound::Bits => actual == expected,
+                Bound::Relative(bound) => (actual - expected).abs() <= bound * expected.abs().max(1e-3),
+            };
+            assert!(close, "{name}, step {step}: {what} is {actual} on the device, {expected} on the processor");
+        }
+        if step == 0 {
+            let moved = [&cpu, &device].map(|session| difference(&everything(session), &before));
+            let distance = length(&difference(&moved[0], &moved[1])) / length(&moved[0]).max(f64::MIN_POSITIVE);
+            assert!(distance <= most, "{name}: the first movements differ by {distance:e}");
+        }
+    }
+    let [after, on_device] = [&cpu, &device].map(everything);
+    let distance = length(&difference(&after, &on_device)) / length(&after);
+    assert!(distance <= most, "{name}: parameters and states differ by {distance:e}");
+    println!("{name}: difference of all tensors {distance:e}");
+}
+
+fn owned((name, value): (&str, f64)) -> (String, f64) {
+    (name.to_owned(), value)
+}
+
+/// All tensors of a session as one vector.
+fn everything(session: &Session) -> Vec<f64> {
+    let values = session.tensors().iter().map(|tensor| match session.tensor(&tensor.name).unwrap() {
+        Values::Floats(values) => values.into_iter().map(f64::from).collect::<Vec<_>>(),
+        Values::Integers(values) => values.into_iter().map(f64::from).collect(),
+    });
+    values.flatten().collect()
+}
+
+fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+fn length(a: &[f64]) -> f64 {
+    a.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// A batch for the step's inputs, from a small generator.
+fn batch(session: &Session, step: u32) -> Batch {
+    let inputs = &session.manifest().entry("step").unwrap().inputs;
+    let mut batch = Batch::new();
+    for input in inputs.iter().filter(|input| input.shift == 0) {
+        let ahead =
+            inputs.iter().filter(|other| other.field == input.field).map(|other| other.shift).max().unwrap_or(0);
+        let count = input.batch() * (input.record_elements() + ahead);
+        batch = batch.with(&input.field, values(input, count, u64::from(step)));
+    }
+    batch
+}
+
+fn values(input: &InputBinding, count: u64, step: u64) -> Values {
+    let mut state = step.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ input.name.len() as u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state >> 33
+    };
+    match input.dtype {
+        DType::I32 => Values::Integers((0..count).map(|_| (next() % input.below.unwrap_or(2)) as i32).collect()),
+        _ => Values::Floats((0..count).map(|_| next() as f32 / (1u64 << 31) as f32).collect()),
+    }
+}
+
+/// An example with some words of its text replaced.
+fn example(name: &str, replaced: &[(&str, &str)]) -> String {
+    let mut text = program::read(&format!("dsl-examples/{name}.train"));
+    for (from, to) in replaced {
+        assert!(text.contains(from), "{name} does not say `{from}`");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+/// The demo with sizes that the emulator executes in seconds.
+const SMALL_GPT: [(&str, &str); 4] = [
+    ("width = 192", "width = 24"),
+    ("depth = 4", "depth = 2"),
+    ("context = 128", "context = 72"),
+    ("batch 16", "batch 2"),
+];

@@ -1,0 +1,73 @@
+//! Examples at small sizes take the steps that they take on the processor.
+
+use super::{Bound, SMALL_GPT, STEPS, compared, example};
+
+#[test]
+fn linear_regression_takes_the_same_steps_bit_for_bit() {
+    let text = example("linear_regression", &[]);
+    compared("programs::linear_regression_takes_the_same_steps_bit_for_bit", "line", &text, Bound::Bits);
+}
+
+#[test]
+fn an_own_optimizer_takes_the_same_steps_bit_for_bit() {
+    let text = example("own_optimizer", &[]);
+    compared("programs::an_own_optimizer_takes_the_same_steps_bit_for_bit", "own_optimizer", &text, Bound::Bits);
+}
+
+#[test]
+fn an_own_layer_takes_the_same_steps() {
+    compared(
+        "programs::an_own_layer_takes_the_same_steps",
+        "own_layer",
+        &example("own_layer", &[]),
+        Bound::Relative(1e-5),
+    );
+}
+
+#[test]
+fn a_perceptron_with_dropout_takes_the_same_steps() {
+    let text = example("mlp_digits", &[]);
+    compared("programs::a_perceptron_with_dropout_takes_the_same_steps", "mlp", &text, Bound::Relative(1e-5));
+}
+
+#[test]
+fn a_convolutional_network_takes_the_same_steps() {
+    let text = example("cnn_digits", &[("batch 64", "batch 16")]);
+    compared("programs::a_convolutional_network_takes_the_same_steps", "cnn", &text, Bound::Relative(1e-4));
+}
+
+#[test]
+fn a_transformer_takes_the_same_steps() {
+    let text = example("gpt_rust", &SMALL_GPT);
+    let report = compared("programs::a_transformer_takes_the_same_steps", "gpt", &text, Bound::Relative(1e-4));
+    if let Some(report) = report {
+        let graphs = report.iter().filter(|line| line["kind"] == "graph").count();
+        assert_eq!(graphs, STEPS as usize, "each step is one graph");
+    }
+}
+
+#[test]
+fn a_transformer_with_shared_heads_takes_the_same_steps() {
+    let sizes = [("batch 16", "batch 2"), ("context = 128", "context = 40"), ("depth = 4", "depth = 2")];
+    let text =
+        example("llama_small", &sizes).replace("width = 192", "width = 24").replace("hidden = 512", "hidden = 40");
+    compared("programs::a_transformer_with_shared_heads_takes_the_same_steps", "llama", &text, Bound::Relative(1e-4));
+}
+
+fn tensor_macs(report: &[serde_json::Value]) -> u64 {
+    report.iter().filter_map(|line| line["tensor_macs"].as_u64()).sum()
+}
+
+#[test]
+fn products_in_half_precision_run_on_tensor_cores() {
+    let text = example("gpt_rust", &SMALL_GPT).replace("batch 2", "batch 2  precision bf16");
+    let report = compared(
+        "programs::products_in_half_precision_run_on_tensor_cores",
+        "gpt in bf16",
+        &text,
+        Bound::Relative(2e-2),
+    );
+    if let Some(report) = report {
+        assert!(tensor_macs(&report) > 0, "no product ran on tensor cores");
+    }
+}

@@ -61,7 +61,7 @@ fn totals(compilation: &Compilation, entry: &EntryReport) -> String {
     let recomputed = if entry.recomputed.is_empty() {
         String::new()
     } else {
-        format!("recomputed in backward to meet the budget: {}\n", entry.recomputed.join(", "))
+        format!("recomputed in backward: {}\n", entry.recomputed.join(", "))
     };
     format!(
         "{} launches of {} kernels: {} FLOPs, {} read, {} written\n\

@@ -19,8 +19,9 @@ pub(super) type Id = usize;
 const BLOCK: u64 = 256;
 /// A single axis is cut into chunks if it has at least this many elements.
 const CHUNKED_FROM: u64 = 1 << 14;
-/// Fewest elements of a slice for which launches in every instance are worth the traffic and memory of the stack.
-const CONSUMED_FROM: u64 = 1 << 16;
+/// Fewest elements of a slice for which launches in every instance are worth the traffic and memory of the stack. Unit tests
+/// interpret what is scheduled: their tensors are small.
+const CONSUMED_FROM: u64 = if cfg!(test) { 1 << 10 } else { 1 << 16 };
 /// Most chunks of a single axis: enough for any number of threads, few enough to add up in one go.
 const MAX_CHUNKS: u64 = 256;
 

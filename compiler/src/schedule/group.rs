@@ -15,6 +15,9 @@ use super::{
 use crate::graph::Op;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// New values are small against those that they are computed from if these have at least this many times their bytes.
+const SMALL_SHARE: u64 = 16;
+
 /// Values that one kernel (for scatters, two) computes.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -97,7 +100,7 @@ impl<'a> Fusion<'a> {
         }
     }
 
-    /// Fuses reductions over the same large value, and single numbers, which are not worth a launch each.
+    /// Fuses groups that read the same large value, and single numbers, which are not worth a launch each.
     fn siblings(&mut self) {
         let live: Vec<usize> = (0..self.groups.len()).filter(|&group| self.groups[group].is_some()).collect();
         for (position, &second) in live.iter().enumerate() {
@@ -112,15 +115,24 @@ impl<'a> Fusion<'a> {
 
     fn are_siblings(&self, first: usize, second: usize) -> bool {
         let (a, b) = (self.group(first), self.group(second));
-        if a.region != b.region || a.kind != Kind::Nest || b.kind != Kind::Nest {
-            return false;
-        }
         let (reduced_a, reduced_b) = (a.domain.reduces(), b.domain.reduces());
-        if !reduced_a && !reduced_b {
-            return a.domain.elements() == 1 && b.domain.elements() == 1;
-        }
+        let related = match (a.kind, b.kind) {
+            _ if a.region != b.region => false,
+            (Kind::Nest, Kind::Nest) if !reduced_a && !reduced_b => {
+                return a.domain.elements() == 1 && b.domain.elements() == 1;
+            }
+            (Kind::Nest, Kind::Nest) => true,
+            (Kind::Product(_), Kind::Nest) | (Kind::Nest, Kind::Product(_)) => !reduced_a && !reduced_b,
+            _ => false,
+        };
         let large = |&id: &Id| self.values.dag.nodes[id].elements() == a.domain.elements();
-        reduced_a && reduced_b && self.reads_of(a).intersection(&self.reads_of(b)).any(large)
+        related && self.reads_beside_factors(a).intersection(&self.reads_beside_factors(b)).any(large)
+    }
+
+    /// What the elements of a group are computed from, the factors of a product not among it.
+    fn reads_beside_factors(&self, group: &Group) -> BTreeSet<Id> {
+        let elements = group.members.iter().filter(|&&member| group.kind != Kind::Product(member));
+        elements.flat_map(|&member| &self.reads[member]).copied().collect()
     }
 
     pub fn reads_of(&self, group: &Group) -> BTreeSet<Id> {
@@ -158,6 +170,11 @@ impl<'a> Fusion<'a> {
             _ => return None,
         };
         let product = matches!(kind, Kind::Product(_));
+        // An optimizer in the epilogue of a product would wait for memory where the product computes.
+        let updates = |group: &Group| group.members.iter().any(|&member| self.values.dag.updated(member).is_some());
+        if product && a.region != 0 && (updates(a) || updates(b)) {
+            return None;
+        }
         if product && (a.domain.elements() != b.domain.elements() || a.domain.reduces() || b.domain.reduces()) {
             return None;
         }
@@ -232,6 +249,16 @@ impl<'a> Fusion<'a> {
             }
         }
         producers
+    }
+
+    /// Whether a group's new values are far smaller than those that it reads.
+    pub fn frees_memory(&self, position: usize) -> bool {
+        let (dag, group) = (self.values.dag, self.group(position));
+        let bytes = |id: &Id| dag.nodes[*id].bytes();
+        let new = group.wanted.stored.iter().filter(|&&id| dag.updated(id).is_none()).map(bytes).sum::<u64>();
+        let given = |id: &&Id| self.values.computed[**id] && !group.members.contains(id);
+        let read = self.reads_of(group).iter().filter(given).map(bytes).sum::<u64>();
+        new * SMALL_SHARE <= read
     }
 
     fn finish(mut self) -> Result<Grouping, Conflicts> {

@@ -13,7 +13,7 @@
 //! * [`instantiate`]: launches over instances, and the lifetimes of buffers;
 //! * [`arena`]: where buffers lie.
 //!
-//! [`recompute`] changes the graph before all this if the plan does not fit a budget. Everything is a pure function of
+//! [`recompute`] changes the graph before all this: for what costs next to nothing, and for a budget. Everything is a pure function of
 //! the request.
 
 mod arena;
@@ -134,7 +134,7 @@ pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let persistent = Persistent::new(request.program);
     let plan = match request.memory_budget {
         Some(budget) => recompute::within(request, &persistent, budget)?,
-        None => assemble(request, &persistent, vec![Choices::of(request.target); request.entries.len()])?,
+        None => recompute::cheaply(request, &persistent)?,
     };
     for kernel in &plan.kernels {
         kernel.verify().map_err(|reason| ScheduleError::Malformed { label: kernel.label.clone(), reason })?;

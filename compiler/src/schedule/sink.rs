@@ -15,16 +15,11 @@ use std::collections::BTreeSet;
 /// Moves values to the pass that reads them where that does not need more memory.
 pub(super) fn sink(values: &Values, regions: &mut Regions) {
     let reads = group::reads(values);
-    let mut readers: Vec<BTreeSet<Id>> = vec![BTreeSet::new(); values.dag.nodes.len()];
-    for id in (0..values.dag.nodes.len()).filter(|&id| values.computed[id]) {
-        for &read in &reads[id] {
-            readers[read].insert(id);
-        }
-    }
+    let readers = readers(values, &reads);
     for id in (0..values.dag.nodes.len()).rev() {
         if let Some(region) = later(values, regions, &readers[id], id) {
-            let sinking = Sinking { values, regions, readers: &readers, id, pass: regions.list[region].pass };
-            if sinking.frees_memory(&reads[id]) {
+            let later = Later { values, regions, readers: &readers, id, pass: regions.list[region].pass };
+            if later.waiting(&reads[id]) <= values.dag.nodes[id].bytes() {
                 regions.of[id] = region;
             }
         }
@@ -42,21 +37,31 @@ fn later(values: &Values, regions: &Regions, readers: &BTreeSet<Id>, id: Id) -> 
     (same_scope && regions.list[first].pass > regions.list[regions.of[id]].pass).then_some(first)
 }
 
-/// The question whether `id` should be computed in `pass`.
-struct Sinking<'a> {
-    values: &'a Values<'a>,
-    regions: &'a Regions,
-    readers: &'a [BTreeSet<Id>],
-    id: Id,
-    pass: u32,
+/// By node, the computed values that read it from memory.
+pub(super) fn readers(values: &Values, reads: &[BTreeSet<Id>]) -> Vec<BTreeSet<Id>> {
+    let mut readers: Vec<BTreeSet<Id>> = vec![BTreeSet::new(); values.dag.nodes.len()];
+    for id in (0..values.dag.nodes.len()).filter(|&id| values.computed[id]) {
+        for &read in &reads[id] {
+            readers[read].insert(id);
+        }
+    }
+    readers
 }
 
-impl Sinking<'_> {
-    /// Whether the operands that would have to wait for it are no larger than the value.
-    fn frees_memory(&self, reads: &BTreeSet<Id>) -> bool {
-        let nodes = &self.values.dag.nodes;
-        let waiting = reads.iter().filter(|&&read| self.waits_only_here(read)).map(|&read| nodes[read].bytes());
-        waiting.sum::<u64>() <= nodes[self.id].bytes()
+/// A forward value, computed in a later pass.
+pub(super) struct Later<'a> {
+    pub values: &'a Values<'a>,
+    pub regions: &'a Regions,
+    pub readers: &'a [BTreeSet<Id>],
+    pub id: Id,
+    pub pass: u32,
+}
+
+impl Later<'_> {
+    /// Bytes of what it reads that would have to wait for nothing else.
+    pub fn waiting(&self, reads: &BTreeSet<Id>) -> u64 {
+        let waiting = reads.iter().filter(|&&read| self.waits_only_here(read));
+        waiting.map(|&read| self.values.dag.nodes[read].bytes()).sum()
     }
 
     fn waits_only_here(&self, read: Id) -> bool {

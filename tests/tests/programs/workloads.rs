@@ -34,17 +34,23 @@ fn each_instruction_set_gives_the_known_losses_in_both_precisions() {
     }
 }
 
-/// GPT-2 124M; the arena must leave room below 3.5 GB.
+fn check_arena(name: &str, most: u64) {
+    let text = program::read(&format!("dsl-examples/bench/{name}.train"));
+    let planned = program::compile(name, &text, &[]).plan.arena_bytes;
+    assert!(planned <= most, "{name}: planned {planned} bytes");
+}
+
+/// GPT-2 124M: parameters and states are 1.49 GB, the gradient of the embedding 154 MB.
 #[test]
-fn w1_gives_the_known_losses_in_bounded_memory() {
-    let text = program::read("dsl-examples/bench/w1.train");
-    let planned = program::compile("w1", &text, &[]).plan.arena_bytes;
-    assert!(planned < 3_350_000_000, "planned {planned} bytes");
+fn w1_gives_the_known_losses_without_memory_for_the_gradients_of_all_layers() {
+    check_arena("w1", 1_750_000_000);
     check_losses("w1");
 }
 
+/// Parameters and states are 130 MB; of 16 values for each position and channel a layer keeps 10, 63 MB.
 #[test]
-fn w2_gives_the_known_losses() {
+fn w2_gives_the_known_losses_without_keeping_what_is_cheap_to_recompute() {
+    check_arena("w2", 600_000_000);
     check_losses("w2");
 }
 

@@ -8,6 +8,7 @@ use crate::{
 };
 use std::collections::BTreeMap;
 use trainc_kernels::{
+    Target,
     ir::{Access, DType, Kernel, Precision},
     reference::{self, HostBuffer},
 };
@@ -143,10 +144,37 @@ impl Case {
     }
 
     pub fn plan(&self, memory_budget: Option<u64>) -> Plan {
+        self.plan_for(Target::default(), memory_budget)
+    }
+
+    pub fn plan_for(&self, target: Target, memory_budget: Option<u64>) -> Plan {
         let program = self.program();
-        let request =
-            Request { program: &program, entries: &[("step", &self.graph)], memory_budget, target: Default::default() };
+        let request = Request { program: &program, entries: &[("step", &self.graph)], memory_budget, target };
         schedule(&request).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The arena after a plan has run on the case's bindings.
+    pub fn run(&self, plan: &Plan) -> Memory {
+        let (entry, bindings) = (&plan.entries[0], self.bindings());
+        let mut memory = Memory::new(plan);
+        for (word, place) in [bindings.seed as u32, (bindings.seed >> 32) as u32, bindings.step, bindings.steps]
+            .iter()
+            .zip((plan.control_offset as usize..).step_by(4))
+        {
+            memory.bytes[place..place + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        for (n, spec) in plan.tensors.iter().enumerate() {
+            let number = n as u32;
+            let states = self.parameters.len() as u32;
+            let value =
+                if number < states { &bindings.parameters[&number] } else { &bindings.states[&(number - states)] };
+            memory.write(spec.offset, value);
+        }
+        for (input, (number, _)) in entry.inputs.iter().zip(self.inputs()) {
+            memory.write(input.offset, &bindings.inputs[&number]);
+        }
+        memory.run(&plan.kernels, entry);
+        memory
     }
 }
 
@@ -238,25 +266,8 @@ pub fn check(case: &Case) -> Plan {
 
 /// [`check`] under a memory budget.
 pub fn check_within(case: &Case, memory_budget: Option<u64>) -> Plan {
-    let (plan, bindings) = (case.plan(memory_budget), case.bindings());
-    let entry = &plan.entries[0];
-    let mut memory = Memory::new(&plan);
-    for (word, place) in [bindings.seed as u32, (bindings.seed >> 32) as u32, bindings.step, bindings.steps]
-        .iter()
-        .zip((plan.control_offset as usize..).step_by(4))
-    {
-        memory.bytes[place..place + 4].copy_from_slice(&word.to_le_bytes());
-    }
-    for (n, spec) in plan.tensors.iter().enumerate() {
-        let number = n as u32;
-        let states = case.parameters.len() as u32;
-        let value = if number < states { &bindings.parameters[&number] } else { &bindings.states[&(number - states)] };
-        memory.write(spec.offset, value);
-    }
-    for (input, (number, _)) in entry.inputs.iter().zip(case.inputs()) {
-        memory.write(input.offset, &bindings.inputs[&number]);
-    }
-    memory.run(&plan.kernels, entry);
+    let plan = case.plan(memory_budget);
+    let (entry, memory, bindings) = (&plan.entries[0], case.run(&plan), case.bindings());
     let mut expected = interpret(&case.graph, &bindings).unwrap_or_else(|error| panic!("{error}"));
     for (output, id) in case.graph.outputs() {
         let ty = &case.graph.node(*id).ty;

@@ -3,6 +3,7 @@
 
 mod harness;
 mod programs;
+mod stacks;
 
 use harness::{Case, check, check_within};
 use programs::*;
@@ -61,7 +62,7 @@ fn a_memory_budget_is_met_by_recomputing_or_refused_with_the_least_that_was_foun
     let case = Gpt::SMALL.step().rewritten(11);
     let free = case.plan(None);
     let entry = |plan: &super::Plan| plan.report.entries[0].clone();
-    assert!(entry(&free).recomputed.is_empty() && entry(&free).saved_bytes > 0);
+    assert!(entry(&free).saved_bytes > 0);
     let program = case.program();
     let within = |budget| {
         super::schedule(&super::Request {
@@ -77,7 +78,10 @@ fn a_memory_budget_is_met_by_recomputing_or_refused_with_the_least_that_was_foun
     let budget = (needed + free.arena_bytes) / 2;
     let tight = check_within(&case, Some(budget));
     assert!(tight.arena_bytes <= budget, "{} of {budget}", tight.arena_bytes);
-    assert!(!entry(&tight).recomputed.is_empty() && entry(&tight).saved_bytes < entry(&free).saved_bytes);
+    assert!(
+        entry(&tight).recomputed.len() > entry(&free).recomputed.len()
+            && entry(&tight).saved_bytes < entry(&free).saved_bytes
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod arbitrary;
 pub mod golden;
 pub mod layers;
 pub mod markdown;
+pub mod private_digits;
 pub mod program;
 
 /// The root of the workspace.

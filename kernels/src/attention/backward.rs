@@ -1,8 +1,7 @@
 //! Attention backward.
 
 use super::{
-    CHANNEL, Keys, Layout, Lowering, Matrix, Operands, POSITION, QUERY_BLOCK, Queries, Sizes, WORK_PER_TILE, row_view,
-    rows::Reach,
+    CHANNEL, Keys, Layout, Lowering, Matrix, Operands, POSITION, Queries, Sizes, WORK_PER_TILE, row_view, rows::Reach,
 };
 use crate::{
     emit::{
@@ -57,10 +56,10 @@ impl Places {
         let transposed = sizes.keys() * sizes.channel_steps();
         // Row tiles may reach beyond the last panel of keys.
         let sums = (sizes.keys() + sizes.tile.rows) * sizes.channels();
-        let rows = QUERY_BLOCK * sizes.row();
+        let rows = sizes.block() * sizes.row();
         let packed = sizes.query_steps() * sizes.channels();
-        let strip = QUERY_BLOCK * sizes.strip();
-        let paired = if sizes.step == Step::Bf16Pair { QUERY_BLOCK * sizes.paired_strip() } else { 0 };
+        let strip = sizes.block() * sizes.strip();
+        let paired = if sizes.step == Step::Bf16Pair { strip } else { 0 };
         Places {
             k_transposed: layout.take(transposed),
             v_transposed: layout.take(transposed),
@@ -74,9 +73,9 @@ impl Places {
             weights: layout.take(strip),
             d_scores: layout.take(strip),
             d_score_rows: layout.take(paired),
-            d_q: layout.take(QUERY_BLOCK * sizes.channels()),
-            partial: layout.take(QUERY_BLOCK * sizes.lanes()),
-            delta: layout.take(QUERY_BLOCK),
+            d_q: layout.take(sizes.block() * sizes.channels()),
+            partial: layout.take(sizes.block() * sizes.lanes()),
+            delta: layout.take(sizes.block()),
             end: layout.floats,
         }
     }
@@ -186,7 +185,7 @@ impl Lowering<'_> {
         let head = self.e.b.add(first, members.counter);
         let point = self.head_point(batch, head);
         let (zero, limit) = (self.e.b.i64(0), self.e.b.i64(shape.queries as i64));
-        let step = self.e.b.i64(QUERY_BLOCK as i64);
+        let step = self.e.b.i64(sizes.block() as i64);
         let blocks = self.e.b.begin_loop((zero, limit, step), &[]);
         let rest = self.e.b.sub_known(limit, blocks.counter);
         let queries = Queries { start: blocks.counter, count: self.e.b.min_signed(step, rest) };
@@ -230,7 +229,7 @@ impl Lowering<'_> {
         let [weights, d_scores] = [places.weights, places.d_scores].map(|place| self.matrix(place, sizes.strip()));
         let d_score_rows = match sizes.step {
             Step::Float => d_scores,
-            Step::Bf16Pair => self.matrix(places.d_score_rows, sizes.paired_strip()),
+            Step::Bf16Pair => self.matrix(places.d_score_rows, sizes.strip()),
         };
         Strips { weights, d_scores, d_score_rows }
     }

@@ -1,6 +1,6 @@
 //! Attention forward.
 
-use super::{Keys, Layout, Lowering, Matrix, Operands, QUERY_BLOCK, Queries, Sizes, WORK_PER_TILE, row_view};
+use super::{Keys, Layout, Lowering, Matrix, Operands, Queries, Sizes, WORK_PER_TILE, row_view};
 use crate::{
     emit::{
         builder::{Builder, Compare, Value},
@@ -46,13 +46,13 @@ impl Places {
         Places {
             k: layout.take(sizes.keys() * sizes.channel_steps()),
             v: layout.take(sizes.key_steps() * sizes.channels()),
-            q: layout.take(QUERY_BLOCK * sizes.row()),
-            scores: layout.take(QUERY_BLOCK * sizes.strip()),
-            output: layout.take(QUERY_BLOCK * sizes.channels()),
-            partial: layout.take(QUERY_BLOCK * sizes.lanes()),
-            shifts: layout.take(QUERY_BLOCK),
-            factors: layout.take(QUERY_BLOCK),
-            lse: layout.take(QUERY_BLOCK),
+            q: layout.take(sizes.block() * sizes.row()),
+            scores: layout.take(sizes.block() * sizes.strip()),
+            output: layout.take(sizes.block() * sizes.channels()),
+            partial: layout.take(sizes.block() * sizes.lanes()),
+            shifts: layout.take(sizes.block()),
+            factors: layout.take(sizes.block()),
+            lse: layout.take(sizes.block()),
             end: layout.floats,
         }
     }
@@ -89,7 +89,7 @@ pub(crate) fn lower(
         let [low, high] = [stage.begin, stage.end].map(|tile| lowering.e.b.boundary(tile, units, tiles));
         let one = lowering.e.b.i64(1);
         let open = lowering.e.b.begin_loop((low, high, one), &[]);
-        lowering.forward_unit(open.counter, (chunks, blocks * QUERY_BLOCK), &parts, &places);
+        lowering.forward_unit(open.counter, (chunks, blocks * sizes.block()), &parts, &places);
         lowering.e.b.end_loop(open, &[]);
     });
     Lowered { stages: vec![(symbol, tiles)], scratch_bytes: 4 * places.end }
@@ -121,7 +121,7 @@ impl Lowering<'_> {
         let end = self.e.b.plus(start, queries);
         let limit = self.e.b.i64(shape.queries as i64);
         let end = self.e.b.min_signed(end, limit);
-        let step = self.e.b.i64(QUERY_BLOCK as i64);
+        let step = self.e.b.i64(sizes.block() as i64);
         let open = self.e.b.begin_loop((start, end, step), &[]);
         let rest = self.e.b.sub_known(end, open.counter);
         let queries = Queries { start: open.counter, count: self.e.b.min_signed(step, rest) };

@@ -30,8 +30,11 @@ use crate::{
     stage::Stage,
 };
 
-/// Queries of a block, a multiple of tile's rows and of the lanes on every instruction set.
-const QUERY_BLOCK: u64 = 48;
+/// Queries of a block where their strips stay in the second-level cache, a multiple of a tile's rows and of the lanes on
+/// every instruction set; half as many where they would not.
+const QUERY_BLOCK: u64 = 96;
+/// Keys at most for so many queries: two strips of f32 are then 3/4 of a MiB.
+const SHORT_STRIP: u64 = 1024;
 /// Depth of one call of the microkernel over keys: a panel this deep fills a 32 KiB first-level cache.
 const DEPTH_BLOCK: u64 = 256;
 /// Multiply-adds below which a tile is not worth its own launch.
@@ -52,6 +55,11 @@ impl Sizes {
 
     fn lanes(self) -> u64 {
         self.tile.lanes.into()
+    }
+
+    /// Queries of a block.
+    fn block(self) -> u64 {
+        if self.shape.keys <= SHORT_STRIP { QUERY_BLOCK } else { QUERY_BLOCK / 2 }
     }
 
     /// Channels, padded to whole panels.
@@ -81,21 +89,17 @@ impl Sizes {
 
     /// Steps of a contraction over the queries of a block.
     fn query_steps(self) -> u64 {
-        QUERY_BLOCK / self.step.elements()
+        self.block() / self.step.elements()
     }
 
-    /// Elements between rows of a strip of scores: one vector more than the keys, for zeros.
+    /// Elements between rows of a strip of scores: one vector more than the keys, for zeros. So rows never lie a multiple of
+    /// a cache's size apart.
     fn strip(self) -> u64 {
         self.keys() + self.lanes()
     }
 
-    /// Elements between rows of factors along the keys in pairs.
-    fn paired_strip(self) -> u64 {
-        self.keys() / 2 + self.lanes()
-    }
-
     fn query_blocks(self) -> u64 {
-        self.shape.queries.div_ceil(QUERY_BLOCK)
+        self.shape.queries.div_ceil(self.block())
     }
 }
 

@@ -12,6 +12,7 @@ pub mod arbitrary;
 pub mod golden;
 pub mod markdown;
 pub mod program;
+pub mod traces;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

@@ -8,6 +8,7 @@ mod filters;
 mod front_end_fuzz;
 mod generated;
 mod layers;
+mod privacy_cli;
 mod private;
 mod private_runs;
 mod private_traces;

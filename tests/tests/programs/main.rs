@@ -10,6 +10,7 @@ mod generated;
 mod layers;
 mod privacy_cli;
 mod private;
+mod private_memory;
 mod private_runs;
 mod private_traces;
 mod torch;

@@ -14,6 +14,7 @@ pub mod layers;
 pub mod markdown;
 pub mod private_digits;
 pub mod program;
+pub mod traces;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

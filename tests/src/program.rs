@@ -8,6 +8,7 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_kernels::Target;
 use trainc_runtime::{
     Options, Session, Values,
     artifact::{Artifact, Isa},
@@ -96,6 +97,15 @@ fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], da
 
 fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Provenance) -> Artifact {
     compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The artifact of a checked program for an instruction set of a kind of machine; panics with the reason if there is none.
+pub fn artifact_of(name: &str, checked: Program, target: Target, isa: Isa) -> Artifact {
+    let provenance = Provenance { text: String::new(), digest: name.into() };
+    Compilation::for_target(checked, target)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+        .artifact(&[isa], &provenance)
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A session that runs a program text.

@@ -7,10 +7,10 @@
 mod counts;
 mod failures;
 mod layers;
+mod private;
 mod programs;
 
 use std::process::Command;
-use trainc::compile::{Compilation, Provenance};
 use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
     Batch, Options, Session, Values,
@@ -41,8 +41,13 @@ fn compared(test: &str, name: &str, text: &str, bound: Bound) -> Option<Vec<serd
 
 /// [`compared`] for several programs, each with its name and its bound, in one child.
 fn compared_each(test: &str, programs: &[(&str, String, Bound)]) -> Option<Vec<serde_json::Value>> {
+    clean(test, || programs.iter().for_each(|(name, text, bound)| compare(name, text, *bound)))
+}
+
+/// Does something in a child that has a device; the emulator must not complain. Returns its report.
+fn clean(test: &str, work: impl FnOnce()) -> Option<Vec<serde_json::Value>> {
     if [CHILD, ON_GPU].into_iter().any(|name| std::env::var_os(name).is_some()) {
-        programs.iter().for_each(|(name, text, bound)| compare(name, text, *bound));
+        work();
         return None;
     }
     let report = report_of(test, &[]);
@@ -69,18 +74,16 @@ fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<serde_json::Value> {
 
 fn compiled(name: &str, text: &str, target: Target, isa: Isa) -> Artifact {
     let checked = program::check(name, text, &[]).unwrap_or_else(|found| panic!("{found}"));
-    let mut compilation = Compilation::for_target(checked, target).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let provenance = Provenance { text: text.into(), digest: name.into() };
-    compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+    program::artifact_of(name, checked, target, isa)
+}
+
+fn opened(name: &str, artifact: Artifact, device: Place) -> Session {
+    Session::new(artifact, &Options { device, ..Options::default() }).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn sessions(name: &str, text: &str) -> [Session; 2] {
-    let open = |artifact, device| {
-        Session::new(artifact, &Options { device, ..Options::default() })
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-    };
-    let cpu = open(compiled(name, text, Target::Cpu, host_isa()), Place::Cpu);
-    [cpu, open(compiled(name, text, Target::Cuda, Isa::Sm80), Place::Cuda(0))]
+    let cpu = opened(name, compiled(name, text, Target::Cpu, host_isa()), Place::Cpu);
+    [cpu, opened(name, compiled(name, text, Target::Cuda, Isa::Sm80), Place::Cuda(0))]
 }
 
 fn compare(name: &str, text: &str, bound: Bound) {

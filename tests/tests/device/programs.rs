@@ -1,6 +1,8 @@
 //! Examples at small sizes take the steps that they take on the processor.
 
-use super::{Bound, SMALL_GPT, STEPS, compared, example};
+use super::{Bound, SMALL_GPT, STEPS, clean, compared, compiled, example, opened};
+use trainc_kernels::Target;
+use trainc_runtime::{artifact::Isa, device::Place};
 
 #[test]
 fn linear_regression_takes_the_same_steps_bit_for_bit() {
@@ -70,4 +72,21 @@ fn products_in_half_precision_run_on_tensor_cores() {
     if let Some(report) = report {
         assert!(tensor_macs(&report) > 0, "no product ran on tensor cores");
     }
+}
+
+/// Copies go by two streams: one for what fits a small buffer, one for the rest.
+#[test]
+fn what_is_written_last_is_what_is_read() {
+    clean("programs::what_is_written_last_is_what_is_read", || {
+        let text = example("linear_regression", &[]);
+        let mut session = opened("line", compiled("line", &text, Target::Cuda, Isa::Sm80), Place::Cuda(0));
+        let name = session.tensors()[0].name.clone();
+        for number in 0..1000 {
+            let values = vec![number as f32; 3];
+            session.set_tensor(&name, &values.clone().into()).unwrap();
+            if number % 7 == 0 {
+                assert_eq!(session.tensor(&name).unwrap(), values.into(), "after {number} writes");
+            }
+        }
+    });
 }

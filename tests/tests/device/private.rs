@@ -1,0 +1,59 @@
+//! Private training takes the steps that it takes on the processor, and those of independent records.
+
+use super::{Bound, clean, compared, example, opened};
+use trainc_kernels::Target;
+use trainc_runtime::{artifact::Isa, device::Place};
+use trainc_tests::{program, traces::Recorded};
+
+/// A private example with a smaller model and batch; its noise by the quicker accountant.
+fn private_example(name: &str) -> String {
+    example(
+        name,
+        &[("hidden = 64", "hidden = 12"), ("batch 256", "batch 16"), ("clip 1.0", "clip 1.0  accountant rdp")],
+    )
+}
+
+#[test]
+fn private_training_takes_the_same_steps() {
+    let test = "private::private_training_takes_the_same_steps";
+    compared(test, "dp_digits", &private_example("dp_digits"), Bound::Relative(1e-5));
+}
+
+#[test]
+fn private_training_with_a_low_pass_filter_takes_the_same_steps() {
+    let test = "private::private_training_with_a_low_pass_filter_takes_the_same_steps";
+    compared(test, "doppler", &private_example("doppler"), Bound::Relative(1e-5));
+}
+
+#[test]
+fn private_training_with_a_kalman_filter_takes_the_same_steps() {
+    let test = "private::private_training_with_a_kalman_filter_takes_the_same_steps";
+    compared(test, "disk", &private_example("disk"), Bound::Relative(1e-5));
+}
+
+/// Recorded runs of each method, optimizer and way to clip; the processor repeats all of them.
+const TRACES: [&str; 8] = [
+    "dpsgd_noise",
+    "dpsgd_auto_s_noise",
+    "doppler2_noise",
+    "doppler1_adamw_noise",
+    "dpadambc_noise",
+    "disk_noise",
+    "disk_onepoint_noise",
+    "disk_adamw_noise",
+];
+
+#[test]
+fn recorded_private_runs_are_repeated() {
+    let test = "private::recorded_private_runs_are_repeated";
+    clean(test, || {
+        let recorded = Recorded::read();
+        for trace in recorded.traces().iter().filter(|trace| TRACES.contains(&trace.name())) {
+            let name = trace.shown();
+            let artifact = program::artifact_of(&name, trace.replayed().program, Target::Cuda, Isa::Sm80);
+            let distance = trace.distance(&mut opened(&name, artifact, Place::Cuda(0)));
+            println!("{name}: {distance:e}");
+            assert!(distance <= trace.tolerance_of_f32(), "{name}: {distance:e} from the record");
+        }
+    });
+}

@@ -21,5 +21,5 @@ pub use codegen::CodegenError;
 pub use compile::{
     Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, workspace_bytes,
 };
-pub use cuda::uses_tensor_cores;
+pub use cuda::tensor_precision;
 pub use facts::{Facts, kernel_facts};

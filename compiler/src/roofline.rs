@@ -1,7 +1,11 @@
 //! What a launch would take on a device if nothing but its peaks limited it (Williams, Waterman and Patterson, "Roofline",
 //! 2009). A model from data sheets, not a measurement: no launch is faster, most are slower.
 
-use trainc_kernels::{Facts, ir::Kernel, uses_tensor_cores};
+use trainc_kernels::{
+    Facts,
+    ir::{Kernel, Precision},
+    tensor_precision,
+};
 use trainc_runtime::artifact::Isa;
 
 /// Peaks of a device, from its data sheet; matrix rates without sparsity.
@@ -9,7 +13,7 @@ use trainc_runtime::artifact::Isa;
 pub struct Device {
     /// The product.
     pub name: &'static str,
-    /// FLOP/s of tensor cores on bf16 with sums in f32.
+    /// FLOP/s of tensor cores on bf16 with sums in f32; on tf32 half as many.
     pub tensor: f64,
     /// FLOP/s of fused multiply-adds in f32.
     pub scalar: f64,
@@ -39,7 +43,11 @@ impl Device {
 
     /// Seconds of a launch of `grids` grids: the longer of computing and moving, and the launches themselves.
     pub fn seconds(&self, kernel: &Kernel, facts: &Facts, grids: usize) -> f64 {
-        let peak = if uses_tensor_cores(kernel) { self.tensor } else { self.scalar };
+        let peak = match tensor_precision(kernel) {
+            None | Some(Precision::F32) => self.scalar,
+            Some(Precision::Tf32) => self.tensor / 2.0,
+            Some(Precision::Bf16) => self.tensor,
+        };
         let moved = (facts.bytes_read + facts.bytes_written) as f64;
         (facts.flops as f64 / peak).max(moved / self.bandwidth) + LAUNCH * grids as f64
     }

@@ -22,5 +22,5 @@ pub use compile::{
     Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, may_join_a_batch,
     workspace_bytes,
 };
-pub use cuda::uses_tensor_cores;
+pub use cuda::tensor_precision;
 pub use facts::{Facts, kernel_facts};

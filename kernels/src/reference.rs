@@ -57,6 +57,14 @@ pub fn round_bf16(value: f32) -> f32 {
     f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
 }
 
+/// Rounds to tf32: ten bits of mantissa, nearest, ties away from zero; NaN becomes the quiet NaN.
+pub fn round_tf32(value: f32) -> f32 {
+    if value.is_nan() {
+        return f32::from_bits(0x7FC0_0000);
+    }
+    f32::from_bits((value.to_bits() + 0x1000) & !0x1FFF)
+}
+
 /// Executes a kernel that [`Kernel::verify`] accepts. `buffers` are its launch arguments, without workspace.
 pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64) {
     match &kernel.body {
@@ -152,6 +160,7 @@ impl Evaluator<'_> {
             Expr::ToFloat(a) => (of(a) as f32).into(),
             Expr::ToInteger(a) => f64::from(of(a) as f32 as i32),
             Expr::RoundBf16(a) => round_bf16(of(a) as f32).into(),
+            Expr::RoundTf32(a) => round_tf32(of(a) as f32).into(),
             Expr::Random(draw) => {
                 let HostBuffer::I32(control) = &self.buffers[draw.control as usize] else {
                     panic!("verified: the control block is i32");
@@ -263,6 +272,7 @@ fn run_gemm(gemm: &Gemm, buffers: &mut [HostBuffer], instance: u64) {
 fn factor(precision: Precision, value: f64) -> f64 {
     match precision {
         Precision::F32 => value,
+        Precision::Tf32 => round_tf32(value as f32).into(),
         Precision::Bf16 => round_bf16(value as f32).into(),
     }
 }

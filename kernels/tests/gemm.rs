@@ -114,6 +114,18 @@ fn products_of_bf16_agree_in_every_layout_and_blocking() {
     }
 }
 
+/// Fragments along either axis, ragged tiles, contractions that are no multiple of a fragment's depth.
+#[test]
+fn products_of_tf32_agree_in_every_layout_and_blocking() {
+    for sizes in [[1, 13, 5, 31], [3, 13, 31, 117], [1, 150, 72, 48]] {
+        for choice in 0..8 {
+            let layouts = [0, 1, 2].map(|operand| LAYOUTS[choice >> operand & 1]);
+            let product = Product { precision: Precision::Tf32, ..Product::plain(sizes, layouts) };
+            check(&product.kernel(), 1, 1e-5);
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -122,14 +134,17 @@ proptest! {
         sizes in [1u64..4, 1u64..60, 1u64..60, 1u64..60],
         choice in 0usize..8,
         types in 0usize..8,
-        bf16 in any::<bool>(),
+        precision in prop_oneof![Just(Precision::F32), Just(Precision::Tf32), Just(Precision::Bf16)],
         accumulate in any::<bool>(),
     ) {
         let layouts = [0, 1, 2].map(|operand| LAYOUTS[choice >> operand & 1]);
         let dtypes = [0, 1, 2].map(|operand| if types >> operand & 1 == 1 { DType::Bf16 } else { DType::F32 });
-        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
-        // Squaring in f32 before rounding to bf16 may fall to the other side of a tie.
-        let tolerance = if bf16 { 1e-2 } else { 1e-5 };
+        // Squaring in f32 before rounding further may fall to the other side of a tie.
+        let tolerance = match precision {
+            Precision::F32 => 1e-5,
+            Precision::Tf32 => 1e-3,
+            Precision::Bf16 => 1e-2,
+        };
         check(&Product { sizes, layouts, dtypes, precision, fused: true, accumulate }.kernel(), 1, tolerance);
     }
 }
@@ -247,7 +262,7 @@ fn the_microkernel_runs_in_registers() {
 /// Sizes at which device code takes its large tiles: too much for the reference, so the processor's code is the measure.
 #[test]
 fn large_products_agree_between_the_targets() {
-    for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Bf16, 1e-5)] {
+    for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Tf32, 1e-5), (Precision::Bf16, 1e-5)] {
         for layouts in LAYOUTS.into_iter().flat_map(|left| LAYOUTS.map(|right| [left, right, Layout::RowMajor])) {
             // A hundred tiles of 128 x 128, ragged where the first factor runs along its rows.
             let sizes = if layouts[0] == Layout::RowMajor { [25, 132, 260, 20] } else { [25, 256, 252, 12] };

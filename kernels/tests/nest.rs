@@ -454,6 +454,7 @@ fn random_expressions_agree_with_the_reference() {
                 6 => Expr::Unary(Unary::Erf, a),
                 7 => Expr::Select(a, b, c),
                 8 => Expr::RoundBf16(a),
+                9 => Expr::RoundTf32(a),
                 _ => Expr::Unary(Unary::Neg, a),
             };
             nodes.push(e.add(node));

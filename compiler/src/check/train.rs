@@ -355,10 +355,15 @@ impl<'p> Evaluator<'p> {
         };
         match word.as_str() {
             "f32" | "`f32`" => Ok(Precision::F32),
+            "tf32" | "`tf32`" => Ok(Precision::Tf32),
             "bf16" | "`bf16`" => Ok(Precision::Bf16),
             _ => {
-                let error = Diagnostic::error("E0710", expr.span, "the precision is `f32` or `bf16`");
-                self.fail(error.label(format!("found {word}")).help("write `precision f32` or `precision bf16`"))
+                let error = Diagnostic::error("E0710", expr.span, "the precision is `f32`, `tf32` or `bf16`");
+                self.fail(
+                    error
+                        .label(format!("found {word}"))
+                        .help("write `precision f32`, `precision tf32` or `precision bf16`"),
+                )
             }
         }
     }

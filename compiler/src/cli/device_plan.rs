@@ -7,7 +7,7 @@ use trainc::{
     roofline::{self, Device},
     schedule::{EntryReport, LaunchReport},
 };
-use trainc_kernels::{device_stages, uses_tensor_cores};
+use trainc_kernels::{device_stages, tensor_precision};
 use trainc_runtime::artifact::{Isa, StageSpec};
 
 /// An entry with the grids of its kernels.
@@ -76,7 +76,7 @@ impl<'a> DevicePlan<'a> {
 
     fn tensor_share(&self) -> f64 {
         let on_tensor_cores =
-            |launch: &&LaunchReport| uses_tensor_cores(&self.compilation.plan.kernels[launch.kernel as usize]);
+            |launch: &&LaunchReport| tensor_precision(&self.compilation.plan.kernels[launch.kernel as usize]).is_some();
         let flops: u64 = self.entry.launches.iter().filter(on_tensor_cores).map(|launch| launch.facts.flops).sum();
         flops as f64 / self.entry.totals.flops.max(1) as f64
     }

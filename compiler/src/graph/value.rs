@@ -2,7 +2,7 @@
 
 use super::TensorType;
 use half::bf16;
-use trainc_kernels::ir::Precision;
+use trainc_kernels::{ir::Precision, reference::round_tf32};
 use trainc_runtime::artifact::DType;
 
 /// A tensor in row-major order. Values are f64 whatever the type says; those of an i32 tensor are whole.
@@ -95,6 +95,7 @@ pub(super) fn round_f32(tensor: Tensor) -> Tensor {
 pub(super) fn round_factor(precision: Precision, x: f64) -> f64 {
     match precision {
         Precision::F32 => x,
+        Precision::Tf32 => round_tf32(x as f32).into(),
         Precision::Bf16 => f64::from(bf16::from_f32(x as f32)),
     }
 }

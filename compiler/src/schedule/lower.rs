@@ -257,6 +257,7 @@ impl<'a> Lowering<'a> {
         let [a, b] = self.factors(contraction, operands, labels, guard)?;
         let [a, b] = [a, b].map(|factor| match contraction.precision {
             Precision::F32 => factor,
+            Precision::Tf32 => self.exprs.add(Expr::RoundTf32(factor)),
             Precision::Bf16 => self.exprs.add(Expr::RoundBf16(factor)),
         });
         Ok(self.exprs.add(Expr::Binary(Binary::Mul, a, b)))

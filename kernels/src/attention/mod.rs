@@ -194,6 +194,7 @@ impl<'a> Lowering<'a> {
     /// A factor of a product, rounded unless it will be when it is paired.
     fn rounded(&mut self, value: Value) -> Value {
         match (self.sizes.shape.precision, self.sizes.step) {
+            (Precision::Tf32, _) => self.e.b.round_tf32(value),
             (Precision::Bf16, Step::Float) => self.e.b.round_bf16(value),
             _ => value,
         }

@@ -34,6 +34,23 @@ impl Builder {
 
     /// `a · b + c` for 16 x 16 times 16 x 8 elements of bf16, sums in f32: `mma.m16n8k16`.
     pub fn multiply_matrices(&mut self, a: [Value; 4], b: [Value; 2], c: [Value; 4]) -> [Value; 4] {
+        self.multiply_fragments("bf16", 16, a, b, c)
+    }
+
+    /// `a · b + c` for 16 x 8 times 8 x 8 elements of tf32, sums in f32: `mma.m16n8k8`.
+    pub fn multiply_tf32_matrices(&mut self, a: [Value; 4], b: [Value; 2], c: [Value; 4]) -> [Value; 4] {
+        self.multiply_fragments("tf32", 8, a, b, c)
+    }
+
+    /// Sums of 16 x 8; `a` and `b` hold 16 and 8 times `depth` elements.
+    fn multiply_fragments(
+        &mut self,
+        elem: &str,
+        depth: u64,
+        a: [Value; 4],
+        b: [Value; 2],
+        c: [Value; 4],
+    ) -> [Value; 4] {
         let [a0, a1, a2, a3] = a;
         let ([b0, b1], [c0, c1, c2, c3]) = (b, c);
         let sums = self.define(
@@ -41,13 +58,18 @@ impl Builder {
             format_args!(
                 "nvvm.mma.sync A[{a0}, {a1}, {a2}, {a3}] B[{b0}, {b1}] C[{c0}, {c1}, {c2}, {c3}] \
                  {{layoutA = #nvvm.mma_layout<row>, layoutB = #nvvm.mma_layout<col>, \
-                 multiplicandAPtxType = #nvvm.mma_type<bf16>, multiplicandBPtxType = #nvvm.mma_type<bf16>, \
-                 shape = #nvvm.shape<m = 16, n = 8, k = 16>}} : (i32, i32, f32) -> !llvm.struct<(f32, f32, f32, f32)>"
+                 multiplicandAPtxType = #nvvm.mma_type<{elem}>, multiplicandBPtxType = #nvvm.mma_type<{elem}>, \
+                 shape = #nvvm.shape<m = 16, n = 8, k = {depth}>}} : (i32, i32, f32) -> !llvm.struct<(f32, f32, f32, f32)>"
             ),
         );
         [0, 1, 2, 3].map(|part| {
             self.define(F32, format_args!("llvm.extractvalue {sums}[{part}] : !llvm.struct<(f32, f32, f32, f32)>"))
         })
+    }
+
+    /// The bits of an f32 rounded to tf32, ties away from zero.
+    pub fn fragment_tf32(&mut self, value: Value) -> Value {
+        self.define(I32, format_args!("llvm.inline_asm \"cvt.rna.tf32.f32 $0, $1;\", \"=r,f\" {value} : (f32) -> i32"))
     }
 
     /// Two f32 rounded to bf16, nearest even; the first in the low half.

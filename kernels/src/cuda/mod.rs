@@ -48,13 +48,14 @@ pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     }
 }
 
-/// Whether a kernel multiplies matrices on tensor cores.
-pub fn uses_tensor_cores(kernel: &Kernel) -> bool {
+/// What the factors are rounded to that a kernel multiplies on tensor cores; `None` if it has none there.
+pub fn tensor_precision(kernel: &Kernel) -> Option<Precision> {
+    let of_attention = |shape| attention::tensor::takes(shape).then_some(shape.precision);
     match &kernel.body {
-        Body::Nest(_) | Body::Batch(_) => false,
-        Body::Gemm(product) => product.precision == Precision::Bf16,
-        Body::Attention(attention) => attention::tensor::takes(&attention.shape),
-        Body::AttentionBackward(attention) => attention::tensor::takes(&attention.shape),
+        Body::Nest(_) | Body::Batch(_) => None,
+        Body::Gemm(product) => Some(product.precision).filter(|&precision| precision != Precision::F32),
+        Body::Attention(attention) => of_attention(&attention.shape),
+        Body::AttentionBackward(attention) => of_attention(&attention.shape),
     }
 }
 

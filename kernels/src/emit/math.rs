@@ -312,6 +312,17 @@ impl Builder {
         self.bitcast(bits, Elem::F32)
     }
 
+    /// An f32 rounded to tf32 (ten bits of mantissa, nearest, ties away from zero), held as f32. NaN stays NaN.
+    pub fn round_tf32(&mut self, x: Value) -> Value {
+        let bits = self.bitcast(x, Elem::I32);
+        let (half, kept) = (self.int_like(x, 0x1000), self.int_like(x, !0x1FFF));
+        let rounded = self.add(bits, half);
+        let rounded = self.and(rounded, kept);
+        let rounded = self.bitcast(rounded, Elem::F32);
+        let is_nan = self.compare(Compare::NotEqual, x, x);
+        self.select(is_nan, x, rounded)
+    }
+
     /// The stored bfloat16 (i16) of an f32.
     pub fn narrow_bf16(&mut self, x: Value) -> Value {
         let bits = self.bf16_bits(x);

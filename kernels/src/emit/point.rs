@@ -224,6 +224,10 @@ impl<'a> Emitter<'a> {
                 let a = self.evaluate(point, *a);
                 self.b.round_bf16(a)
             }
+            Expr::RoundTf32(a) => {
+                let a = self.evaluate(point, *a);
+                self.b.round_tf32(a)
+            }
             Expr::Random(draw) => self.random(point, draw),
             Expr::Accumulator(number) => {
                 point.accumulators[*number as usize].expect("verified: accumulators are read by later sweeps")

@@ -377,11 +377,12 @@ impl Lowering<'_> {
         }
         let value = self.e.evaluate_wide(point, root);
         let rounded = match self.gemm.exprs.get(root) {
-            Expr::RoundBf16(_) => true,
+            Expr::RoundBf16(_) | Expr::RoundTf32(_) => true,
             Expr::Load { buffer, .. } => self.e.dtype(*buffer) == DType::Bf16,
             _ => false,
         };
         match self.gemm.precision {
+            Precision::Tf32 if !rounded => self.e.b.round_tf32(value),
             Precision::Bf16 if !rounded => self.e.b.round_bf16(value),
             _ => value,
         }

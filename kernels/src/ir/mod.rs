@@ -165,6 +165,8 @@ pub struct Gemm {
 pub enum Precision {
     /// As they are.
     F32,
+    /// To tf32: ten bits of mantissa, nearest, ties away from zero (PTX `cvt.rna.tf32.f32`).
+    Tf32,
     /// To bfloat16, nearest even.
     Bf16,
 }

@@ -56,6 +56,15 @@ fn a_transformer_with_shared_heads_takes_the_same_steps() {
     compared("programs::a_transformer_with_shared_heads_takes_the_same_steps", "llama", &text, Bound::Relative(1e-4));
 }
 
+#[test]
+fn products_in_tf32_run_on_tensor_cores() {
+    let text = example("gpt_rust", &SMALL_GPT).replace("batch 2", "batch 2  precision tf32");
+    let test = "programs::products_in_tf32_run_on_tensor_cores";
+    if let Some(report) = compared(test, "gpt in tf32", &text, Bound::Relative(2e-3)) {
+        assert!(tensor_macs(&report) > 0, "no product ran on tensor cores");
+    }
+}
+
 fn tensor_macs(report: &[serde_json::Value]) -> u64 {
     report.iter().filter_map(|line| line["tensor_macs"].as_u64()).sum()
 }

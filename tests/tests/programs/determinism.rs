@@ -25,7 +25,7 @@ fn steps(session: &mut Session, count: usize) {
 
 #[test]
 fn thread_counts_do_not_change_a_bit() {
-    for precision in ["f32", "bf16"] {
+    for precision in ["f32", "tf32", "bf16"] {
         let [one, two, five] = [1, 2, 5].map(|threads| {
             let mut session = session_with(threads, &[("precision", precision)]);
             steps(&mut session, 6);

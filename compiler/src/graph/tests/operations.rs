@@ -109,6 +109,10 @@ fn reductions_and_contractions_sum_over_what_vanishes() {
     assert_eq!(product, f32(&[2, 2], &[10., 28., 13., 40.]), "the transposed product");
     let rounded = apply(contraction(&[], &[0], &[0], Precision::Bf16), &[f32(&[], &[1.00390625]), f32(&[1], &[2.0])]);
     assert_eq!(rounded, f32(&[1], &[2.0]), "1 + 2^-8 is a tie in bfloat16, and goes to even");
+    let tie = 1.0 + 2.0f64.powi(-11);
+    let rounded = apply(contraction(&[], &[0], &[0], Precision::Tf32), &[f32(&[], &[tie]), f32(&[1], &[-tie])]);
+    let away = 1.0 + 2.0f64.powi(-10);
+    assert_eq!(rounded, f32(&[1], &[-away * away]), "ties in tf32 go away from zero");
 }
 
 /// Builds a value from parameters.

@@ -147,6 +147,7 @@ impl<'a> Lowering<'a> {
     fn rounded(&mut self, value: Value) -> Value {
         match self.shape.precision {
             Precision::F32 => value,
+            Precision::Tf32 => self.e.b.round_tf32(value),
             Precision::Bf16 => self.e.b.round_bf16(value),
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct Factor {
     array: Option<(u32, Index)>,
     /// Bytes of an element in shared memory.
     pub size: u64,
+    /// Bytes that a line is longer than it must be, so that lines start in different banks.
+    padding: u64,
     /// Where it begins in a stage, in bytes.
     pub offset: u64,
 }
@@ -62,7 +64,10 @@ impl Factor {
         let array = var.and_then(|var| vectors(kernel, gemm, value, (line, var)));
         let size = if gemm.precision == Precision::Bf16 { 2 } else { 4 };
         let extent = dims.iter().product();
-        Factor { value, dims: dims.to_vec(), first_var, extent, width, depth, along_depth, array, size, offset: 0 }
+        // Where fragments take four lines at once, those must be eight banks apart.
+        let padding = if gemm.precision == Precision::Tf32 && !along_depth { 32 } else { 16 };
+        let dims = dims.to_vec();
+        Factor { value, dims, first_var, extent, width, depth, along_depth, array, size, padding, offset: 0 }
     }
 
     /// Whether copies bypass the registers.
@@ -75,9 +80,9 @@ impl Factor {
         if self.along_depth { (self.depth, self.width) } else { (self.width, self.depth) }
     }
 
-    /// Bytes from line to line: 16 more than needed, so that lines start in different banks.
+    /// Bytes from line to line.
     pub fn stride(&self) -> u64 {
-        self.lines().0 * self.size + 16
+        self.lines().0 * self.size + self.padding
     }
 
     pub fn bytes(&self) -> u64 {
@@ -190,7 +195,7 @@ impl Lowering<'_> {
         (line, self.e.b.times(vector, factor.vector()))
     }
 
-    fn kept_at(&mut self, factor: &Factor, stage: Value, line: Value, element: Value) -> Value {
+    pub(super) fn kept_at(&mut self, factor: &Factor, stage: Value, line: Value, element: Value) -> Value {
         let line = self.e.b.times(line, factor.stride());
         let element = self.e.b.times(element, factor.size);
         let offset = self.e.b.add(line, element);

@@ -1,13 +1,15 @@
 //! Lowering of [`Gemm`]s: a thread block computes a tile of the result.
 //!
 //! Factors pass through shared memory, some steps of the contraction ahead of the multiplication ([`factor`]). Strict f32
-//! is multiplied by fused multiply-adds in the order of the contraction ([`scalar`]), bf16 by tensor cores ([`tensor`]).
+//! is multiplied by fused multiply-adds in the order of the contraction ([`scalar`]), tf32 and bf16 by tensor cores
+//! ([`tensor`]).
 //! The epilogue passes the sums through shared memory once more, so that neighbouring threads store neighbouring elements
 //! and its code exists once.
 
 mod factor;
 mod scalar;
 mod tensor;
+mod tf32;
 
 use super::{DeviceStage, decode, entry};
 use crate::{
@@ -44,6 +46,9 @@ const SCALAR_TILES: [Tile; 3] = [
 const TENSOR_TILES: [Tile; 2] =
     [Tile { rows: 128, columns: 128, depth: 32 }, Tile { rows: 64, columns: 64, depth: 32 }];
 
+/// Their factors are twice as large.
+const TF32_TILES: [Tile; 2] = [Tile { rows: 128, columns: 128, depth: 16 }, Tile { rows: 64, columns: 64, depth: 16 }];
+
 /// The largest tile of which there are enough.
 fn choose(tiles: &[Tile], sizes: &Sizes) -> Tile {
     let blocks = |tile: &Tile| sizes.batch * sizes.rows.div_ceil(tile.rows) * sizes.columns.div_ceil(tile.columns);
@@ -71,8 +76,13 @@ impl Sizes {
 pub(super) fn lower(b: &mut Builder, kernel: &Kernel, gemm: &Gemm, name: &str) -> Vec<DeviceStage> {
     let gemm = prepare(gemm, 4);
     let sizes = Sizes::of(&gemm);
-    let tensor = gemm.precision == Precision::Bf16;
-    let tile = choose(if tensor { &TENSOR_TILES } else { &SCALAR_TILES }, &sizes);
+    let tensor = gemm.precision != Precision::F32;
+    let tiles: &[Tile] = match gemm.precision {
+        Precision::F32 => &SCALAR_TILES,
+        Precision::Tf32 => &TF32_TILES,
+        Precision::Bf16 => &TENSOR_TILES,
+    };
+    let tile = choose(tiles, &sizes);
     let factors = factor::factors(kernel, &gemm, tile);
     let symbol = format!("{name}_0");
     let mut shared_bytes = 0;
@@ -106,7 +116,7 @@ struct Place {
 
 impl Lowering<'_> {
     fn is_tensor(&self) -> bool {
-        self.gemm.precision == Precision::Bf16
+        self.gemm.precision != Precision::F32
     }
 
     /// Steps of the contraction that shared memory holds.

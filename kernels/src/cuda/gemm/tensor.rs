@@ -1,16 +1,19 @@
-//! Products on tensor cores: 2 x 4 warps, each with a rectangle of 16 x 8 fragments of sums.
+//! Products on tensor cores: 2 x 4 warps, each with a rectangle of 16 x 8 fragments of sums. Fragments of bf16 come by
+//! `ldmatrix`; those of tf32 element by element ([`super::tf32`]).
 
 use super::{Lowering, Place, Tile};
 use crate::{
     cuda::{matrix::Order, simt::WARP},
     emit::builder::{Builder, Elem, Type, Value},
+    ir::Precision,
 };
 
 const WARPS_DOWN: u64 = 2;
 const WARPS_ACROSS: u64 = 4;
-/// Rows and columns of a fragment of sums, and depth of a multiplication.
+/// Rows and columns of a fragment of sums.
 const ROWS: u64 = 16;
-const COLUMNS: u64 = 8;
+pub(super) const COLUMNS: u64 = 8;
+/// Depth of a multiplication of bf16.
 const DEPTH: u64 = 16;
 
 /// Fragments of a warp, down and across.
@@ -32,8 +35,8 @@ pub(super) fn row_of(b: &mut Builder, tile: Tile, group: u64, row: Value) -> Val
 }
 
 /// Where a thread is among warps and in its warp.
-struct Lanes {
-    lane: Value,
+pub(super) struct Lanes {
+    pub lane: Value,
     down: Value,
     across: Value,
 }
@@ -51,24 +54,36 @@ impl Lowering<'_> {
         let lanes = self.lanes(place);
         let (first_row, first_column) =
             (self.e.b.times(lanes.down, down * ROWS), self.e.b.times(lanes.across, across * COLUMNS));
-        for step in 0..self.tile.depth / DEPTH {
+        let is_tf32 = self.gemm.precision == Precision::Tf32;
+        let depth = if is_tf32 { super::tf32::DEPTH } else { DEPTH };
+        for step in 0..self.tile.depth / depth {
             let left: Vec<[Value; 4]> = (0..down)
                 .map(|i| {
                     let row = self.e.b.plus(first_row, i * ROWS);
-                    self.left_fragment(stage, &lanes, row, step * DEPTH)
+                    match is_tf32 {
+                        true => self.left_tf32(stage, &lanes, row, step * depth),
+                        false => self.left_fragment(stage, &lanes, row, step * depth),
+                    }
                 })
                 .collect();
             let right: Vec<[Value; 2]> = (0..across / 2)
                 .flat_map(|j| {
                     let column = self.e.b.plus(first_column, j * 2 * COLUMNS);
-                    let [a, b, c, d] = self.right_fragments(stage, &lanes, column, step * DEPTH);
+                    let [a, b, c, d] = match is_tf32 {
+                        true => self.right_tf32(stage, &lanes, column, step * depth),
+                        false => self.right_fragments(stage, &lanes, column, step * depth),
+                    };
                     [[a, b], [c, d]]
                 })
                 .collect();
             for (number, sum) in sums.chunks_mut(4).enumerate() {
                 let (i, j) = (number / across as usize, number % across as usize);
                 let old = [sum[0], sum[1], sum[2], sum[3]];
-                sum.copy_from_slice(&self.e.b.multiply_matrices(left[i], right[j], old));
+                let new = match is_tf32 {
+                    true => self.e.b.multiply_tf32_matrices(left[i], right[j], old),
+                    false => self.e.b.multiply_matrices(left[i], right[j], old),
+                };
+                sum.copy_from_slice(&new);
             }
         }
         sums

@@ -2,6 +2,7 @@
 //!
 //! The way of an entry (`step`, `evaluate`, `generate`), each stage one module:
 //!
+//! * [`chunks`]: the graph in which rows of a large value are computed some at a time, where that saves memory;
 //! * [`dag`]: a copy of the live graph, with what must lie in memory marked;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
@@ -16,6 +17,7 @@
 
 mod arena;
 mod build;
+mod chunks;
 mod coords;
 mod dag;
 mod domain;
@@ -126,6 +128,10 @@ impl std::error::Error for ScheduleError {}
 /// If the budget cannot be met, or a graph cannot be expressed.
 pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let persistent = Persistent::new(request.program);
+    let graphs = chunks::chosen(request, &persistent)?;
+    let names = request.entries.iter().map(|(name, _)| *name);
+    let entries: Vec<(&str, &Graph)> = names.zip(graphs.iter().map(|graph| &**graph)).collect();
+    let request = &Request { entries: &entries, ..*request };
     let plan = match request.memory_budget {
         Some(budget) => recompute::within(request, &persistent, budget)?,
         None => assemble(request, &persistent, vec![Choices::default(); request.entries.len()])?,

@@ -198,10 +198,10 @@ fn after_sum(op: &Op, places: &[Place]) -> Result<Place, &'static str> {
 }
 
 /// An operation of which some operands have an axis of samples.
-struct Step<'a> {
-    graph: &'a Graph,
-    op: &'a Op,
-    operands: &'a [NodeId],
+pub(super) struct Step<'a> {
+    pub graph: &'a Graph,
+    pub op: &'a Op,
+    pub operands: &'a [NodeId],
 }
 
 /// Why no axis of the result counts samples.
@@ -215,7 +215,7 @@ impl Step<'_> {
     }
 
     /// The place of samples in the result.
-    fn forward(&self, places: &[Place], shape: &[u64]) -> Result<Place, &'static str> {
+    pub fn forward(&self, places: &[Place], shape: &[u64]) -> Result<Place, &'static str> {
         let axes: Vec<Option<usize>> = places
             .iter()
             .map(|place| match place {
@@ -288,7 +288,7 @@ fn same_axis(from: &[u64], axis: usize, to: &[u64]) -> Option<usize> {
 }
 
 /// Which axis of an operand becomes this axis of the result; `None` if the operand is copied along it.
-fn operand_axis(graph: &Graph, node: NodeId, position: usize, axis: usize) -> Option<usize> {
+pub(super) fn operand_axis(graph: &Graph, node: NodeId, position: usize, axis: usize) -> Option<usize> {
     let operand = graph.awaits(node)[position];
     match &graph.node(node).op {
         Op::Broadcast { axes, .. } => axes.iter().position(|&to| to == axis),

@@ -49,7 +49,7 @@ pub fn substitute(graph: &mut Graph, pairs: &[(NodeId, NodeId)], wanted: &[NodeI
 }
 
 /// The nodes that `wanted` needs and whose values change with a replacement, ascending.
-fn dependents(graph: &Graph, replaced: &[Option<NodeId>], wanted: &[NodeId]) -> Vec<NodeId> {
+pub(super) fn dependents(graph: &Graph, replaced: &[Option<NodeId>], wanted: &[NodeId]) -> Vec<NodeId> {
     let needed = needed(graph, replaced, wanted);
     let mut changes = vec![false; graph.len()];
     // A carry may depend on a `next` behind it, so that news can run against the order of ids.

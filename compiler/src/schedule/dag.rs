@@ -246,13 +246,13 @@ impl Dag {
             let is_scatter =
                 |x: Id| matches!(self.nodes[x].op, Op::Scatter { .. }) && self.nodes[x].operands.len() == 2;
             let (scatter, base) = if is_scatter(b) { (b, a) } else { (a, b) };
-            let fresh = matches!(self.nodes[base].op, Op::Contract(_) | Op::Scatter { .. });
+            let fresh = matches!(self.nodes[base].op, Op::Contract(_) | Op::Scatter { .. } | Op::SumInstances);
             let together =
                 self.nodes[base].scope == self.nodes[id].scope && self.nodes[scatter].scope == self.nodes[id].scope;
             if is_scatter(scatter) && fresh && together && alone(scatter) && alone(base) {
                 self.nodes[id].op = self.nodes[scatter].op.clone();
                 self.nodes[id].operands = [&self.nodes[scatter].operands[..], &[base]].concat();
-                self.nodes[base].stored = true;
+                self.nodes[base].stored |= !is_place(&self.nodes[base].op);
                 self.nodes[scatter].op = Op::constant(0.0);
                 self.nodes[scatter].operands.clear();
                 self.homes.insert(base, Home::Under(id));

@@ -2,6 +2,7 @@
 //!
 //! The way of an entry (`step`, `evaluate`, `generate`), each stage one module:
 //!
+//! * [`chunks`]: the graph in which rows of a large value are computed some at a time, where that saves memory;
 //! * [`dag`], on [`pack`]: a copy of the live graph, with what must lie in memory marked;
 //! * [`consume`]: which root values of all instances are computed in the repeat instead, instance by instance;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
@@ -13,12 +14,13 @@
 //! * [`instantiate`]: launches over instances, and the lifetimes of buffers;
 //! * [`arena`]: where buffers lie.
 //!
-//! [`recompute`] changes the graph before all this: for what costs next to nothing, and for a budget. Everything is a pure function of
-//! the request.
+//! [`recompute`] changes the graph before all this: for what costs next to nothing, and for a budget. Everything is a pure
+//! function of the request.
 
 mod arena;
 mod batch;
 mod build;
+mod chunks;
 mod consume;
 mod coords;
 mod dag;
@@ -132,6 +134,10 @@ impl std::error::Error for ScheduleError {}
 /// If the budget cannot be met, or a graph cannot be expressed.
 pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let persistent = Persistent::new(request.program);
+    let graphs = chunks::chosen(request, &persistent)?;
+    let names = request.entries.iter().map(|(name, _)| *name);
+    let entries: Vec<(&str, &Graph)> = names.zip(graphs.iter().map(|graph| &**graph)).collect();
+    let request = &Request { entries: &entries, ..*request };
     let plan = match request.memory_budget {
         Some(budget) => recompute::within(request, &persistent, budget)?,
         None => recompute::cheaply(request, &persistent)?,

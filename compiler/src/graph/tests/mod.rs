@@ -5,6 +5,7 @@ mod page;
 mod per_sample;
 mod random;
 mod repeats;
+mod rows;
 mod substitution;
 
 use super::*;

@@ -18,6 +18,7 @@ use trainc_runtime::artifact::{Duration, Entry, Init};
 const TOLERANCE: f64 = 2e-4;
 
 /// A graph with what its nodes refer to.
+#[derive(Clone)]
 pub struct Case {
     pub graph: Graph,
     pub parameters: Vec<Vec<u64>>,

@@ -5,6 +5,7 @@ mod harness;
 mod programs;
 mod stacks;
 
+use crate::graph::Rows;
 use harness::{Case, check, check_within};
 use programs::*;
 
@@ -106,6 +107,42 @@ fn gpt2_trains_in_little_more_than_parameters_states_and_gradients() {
     let report = &plan.report.entries[0];
     let (region, peak) = (report.region_bytes, report.peak_bytes);
     assert!(region <= peak + peak / 8, "the arena wastes little: {region} for {peak}");
+}
+
+#[test]
+fn rows_in_chunks_train_as_the_graph_says() {
+    let case = Gpt { width: 4, vocab: 23, batch: 4, ..Gpt::SMALL }.step().rewritten(23);
+    let whole = check(&case).entries[0].launches.len();
+    let rows = Rows::largest(&case.graph, 0).expect("the logits");
+    assert_eq!(rows.counts(&case.graph), [2, 4]);
+    for count in [2, 4] {
+        let chunked = Case { graph: rows.chunked(&case.graph, count), ..case.clone() };
+        let launches = check(&chunked).entries[0].launches.len();
+        // A chunk takes two products, softmax and loss in one kernel, and a product that is added to zeros.
+        assert_eq!(launches, whole + 4 * (count as usize - 1) + 1);
+    }
+}
+
+#[test]
+fn logits_exist_in_full_only_where_there_is_memory_or_little_to_gain() {
+    let gpt = Gpt { depth: 2, width: 768, heads: 12, vocab: 50257, batch: 4, context: 1024 };
+    let case = gpt.step().rewritten(50257);
+    let in_chunks = |plan: &super::Plan| {
+        let report = &plan.report.entries[0];
+        let chunks = report.launches.iter().filter(|launch| launch.group == "rows").map(|launch| launch.instance + 1);
+        (
+            chunks.max().unwrap_or(0),
+            report.launches.iter().any(|l| l.buffers.iter().any(|b| b.contains("4, 1024, 50257"))),
+        )
+    };
+    let plan = case.plan(None);
+    assert_eq!(in_chunks(&plan), (4, false));
+    let logits = 4 * 1024 * 50257 * 4;
+    let roomy = case.plan(Some(plan.arena_bytes + 2 * logits));
+    assert_eq!(in_chunks(&roomy), (0, true));
+    assert!(roomy.arena_bytes > plan.arena_bytes + logits, "{} {}", roomy.arena_bytes, plan.arena_bytes);
+    // With few rows the gradient of the table is larger than its logits.
+    assert_eq!(in_chunks(&Gpt { context: 64, ..gpt }.step().rewritten(50257).plan(None)).0, 0);
 }
 
 #[test]

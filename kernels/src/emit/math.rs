@@ -1,14 +1,17 @@
 //! Elementary functions in f32, made of the same operations lane by lane whatever the vector length, so that a scalar, a
 //! vector and a masked tail agree bit for bit and nothing outside the object code is called.
 //!
-//! Coefficients of exp, log, tanh, sin and cos are those of the Cephes library (S. Moshier, single precision), those of
+//! Coefficients of exp, log, sin and cos are those of the Cephes library (S. Moshier, single precision), those of
 //! erf are N. Juffa's (`erff`, 2015). Errors stay near one or two units in the last place.
 
 use super::builder::{Builder, Compare, Elem, Value};
-use std::f32::consts::{FRAC_2_PI, LOG2_E};
+use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E};
 
 /// Adding this to a float below 2^22 in magnitude rounds it to an integer, held in the low bits of the sum.
 const ROUNDING: f32 = 12_582_912.0;
+
+/// [`ROUNDING`] with the bias of exponents: the low bits of the sum are the exponent of a power of 2.
+const BIASED_ROUNDING: f32 = ROUNDING + 127.0;
 
 impl Builder {
     fn like(&mut self, x: Value, value: f32) -> Value {
@@ -75,8 +78,7 @@ impl Builder {
     /// `2^x` for x below 128; 0 below -126.5 (and at -inf), where [`Builder::exp`] knows subnormal results.
     /// The polynomial is the minimax one on [-1/2, 1/2] (Remez), off by 2e-9.
     pub fn exp2(&mut self, x: Value) -> Value {
-        // The exponent's bias is added with the rounding, so that the sum's low bits are the power's exponent: 0 at -127.
-        let (low, rounding) = (self.like(x, -127.0), self.like(x, ROUNDING + 127.0));
+        let (low, rounding) = (self.like(x, -127.0), self.like(x, BIASED_ROUNDING));
         let below = self.compare(Compare::Less, x, low);
         let clamped = self.select(below, low, x);
         let shifted = self.add(clamped, rounding);
@@ -86,10 +88,15 @@ impl Builder {
             r,
             &[1.534_581_2e-4, 1.339_993_1e-3, 9.618_489e-3, 5.550_328_6e-2, 2.402_264_6e-1, 6.931_472e-1, 1.0],
         );
+        let power = self.biased_power(shifted);
+        self.mul(mantissa, power)
+    }
+
+    /// `2^n` for integers n in -127..=127, given `n + BIASED_ROUNDING`; 0 for -127.
+    fn biased_power(&mut self, shifted: Value) -> Value {
         let bits = self.bitcast(shifted, Elem::I32);
         let exponent = self.shift_left(bits, 23);
-        let power = self.bitcast(exponent, Elem::F32);
-        self.mul(mantissa, power)
+        self.bitcast(exponent, Elem::F32)
     }
 
     /// Natural logarithm: -inf at 0, NaN below.
@@ -152,23 +159,27 @@ impl Builder {
         self.select(null, bottom, result)
     }
 
-    /// Hyperbolic tangent: a polynomial below 0.625, `1 - 2 / (e^2x + 1)` above.
+    /// Hyperbolic tangent: `(1 - t) / (1 + t)` with `t = e^(-2|x|) = 2^n (1 + e)`, where `1 - t = (1 - 2^n) - 2^n e` has no
+    /// cancellation: near 0, where `n` is 0, it is `-e`. The polynomial of `e = e^r - 1` is the minimax one (Remez), off by
+    /// 2e-8 of `e`.
     pub fn tanh(&mut self, x: Value) -> Value {
         let magnitude = self.abs(x);
-        let (one, two) = (self.like(x, 1.0), self.like(x, 2.0));
-        let twice = self.mul(magnitude, two);
-        let power = self.exp(twice);
-        let denominator = self.add(power, one);
-        let quotient = self.div(two, denominator);
-        let large = self.sub(one, quotient);
-        let square = self.mul(x, x);
-        let series =
-            self.polynomial(square, &[-5.704_988_7e-3, 2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1]);
-        let cubic = self.mul(square, magnitude);
-        let small = self.fma(series, cubic, magnitude);
-        let bound = self.like(x, 0.625);
-        let is_small = self.compare(Compare::Less, magnitude, bound);
-        let result = self.select(is_small, small, large);
+        let (minus_two, low) = (self.like(x, -2.0), self.like(x, -20.0));
+        let y = self.mul(magnitude, minus_two);
+        let below = self.compare(Compare::Less, y, low);
+        let y = self.select(below, low, y);
+        let (log2_e, rounding, minus_ln_2) = (self.like(x, LOG2_E), self.like(x, BIASED_ROUNDING), self.like(x, -LN_2));
+        let shifted = self.fma(y, log2_e, rounding);
+        let n = self.sub(shifted, rounding);
+        let r = self.fma(n, minus_ln_2, y);
+        let tail = self.polynomial(r, &[1.388_249_5e-3, 8.366_634e-3, 4.166_720_4e-2, 1.666_654_3e-1, 4.999_999_7e-1]);
+        let square = self.mul(r, r);
+        let e = self.fma(square, tail, r);
+        let (one, power) = (self.like(x, 1.0), self.biased_power(shifted));
+        let (difference, sum) = (self.sub(one, power), self.add(one, power));
+        let minus_power = self.neg(power);
+        let (numerator, denominator) = (self.fma(minus_power, e, difference), self.fma(power, e, sum));
+        let result = self.div(numerator, denominator);
         self.copy_sign(result, x)
     }
 

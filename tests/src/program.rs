@@ -84,12 +84,6 @@ pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> A
     artifact_with_data(isa, name, text, set, None)
 }
 
-/// The artifact of a checked program for this machine.
-pub fn artifact_of(name: &str, program: Program) -> Artifact {
-    let compilation = Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"));
-    packed(compilation, trainc_kernels::host_isa(), name, Provenance { text: name.into(), digest: name.into() })
-}
-
 fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
     packed(compile_with_data(name, text, set, data), isa, name, provenance)
@@ -100,12 +94,9 @@ fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Proven
 }
 
 /// The artifact of a checked program for an instruction set of a kind of machine; panics with the reason if there is none.
-pub fn artifact_of(name: &str, checked: Program, target: Target, isa: Isa) -> Artifact {
-    let provenance = Provenance { text: String::new(), digest: name.into() };
-    Compilation::for_target(checked, target)
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
-        .artifact(&[isa], &provenance)
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
+pub fn artifact_of(name: &str, program: Program, target: Target, isa: Isa) -> Artifact {
+    let compilation = Compilation::for_target(program, target).unwrap_or_else(|error| panic!("{name}: {error}"));
+    packed(compilation, isa, name, Provenance { text: name.into(), digest: name.into() })
 }
 
 /// A session that runs a program text.

@@ -3,8 +3,8 @@
 use super::{CHILD, ON_GPU, batch, compiled, example, report_of};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use trainc::compile::Compilation;
-use trainc_kernels::{Target, device_stages};
+use trainc::{compile::Compilation, schedule::Plan};
+use trainc_kernels::{Target, device_stages, tensor_precision};
 use trainc_runtime::{Options, Session, artifact::Isa, device::Place};
 use trainc_tests::program;
 
@@ -115,14 +115,57 @@ fn accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce() {
     );
 }
 
+/// GPT-2 124M, planned for a device.
+fn planned_gpt2() -> Plan {
+    let text = example("gpt2_124m", &[]);
+    let checked = program::check("gpt2_124m", &text, &[]).unwrap_or_else(|found| panic!("{found}"));
+    Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan
+}
+
 /// 7 grids a layer forward, 13 backward, 12 for embedding, head and update. llm.c starts 496, with cuDNN 376.
 #[test]
 fn gpt2_starts_at_most_264_grids_a_step() {
-    let text = program::read("dsl-examples/gpt2_124m.train");
-    let checked = program::check("gpt2", &text, &[]).unwrap_or_else(|found| panic!("{found}"));
-    let plan = Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan;
+    let plan = planned_gpt2();
     let stages: Vec<usize> = plan.kernels.iter().map(|kernel| device_stages(kernel).unwrap().len()).collect();
     let step = plan.entries.iter().find(|entry| entry.name == "step").expect("every program has steps");
     let grids: usize = step.launches.iter().map(|launch| stages[launch.kernel as usize]).sum();
     assert!(grids <= 264, "{grids} grids");
+}
+
+/// Share of the multiply-adds that tensor cores do where factors are bf16.
+const LEAST_TENSOR_SHARE: f64 = 0.99;
+
+/// What is left are the polynomials of exponentials and hyperbolic tangents, whose share falls with the width.
+#[test]
+fn tensor_cores_do_the_work_of_a_transformer_in_half_precision() {
+    let sizes = [
+        ("width = 768", "width = 512"),
+        ("depth = 12", "depth = 1"),
+        ("vocab = 50257", "vocab = 512"),
+        ("heads = 12", "heads = 8"),
+        ("context = 1024", "context = 64"),
+        ("batch 4", "batch 1"),
+    ];
+    let test = "counts::tensor_cores_do_the_work_of_a_transformer_in_half_precision";
+    let Some(kernels) = counted(test, &example("gpt2_124m", &sizes)) else { return };
+    let tensor: u64 = kernels.values().map(|kernel| kernel.tensor_macs).sum();
+    let other: u64 = kernels.values().map(|kernel| kernel.fma_macs).sum();
+    let share = tensor as f64 / (tensor + other) as f64;
+    assert!(share >= LEAST_TENSOR_SHARE, "{share:.4}");
+}
+
+/// The same by the plan: FLOPs of kernels whose products run on tensor cores, of all.
+#[test]
+fn the_plan_of_gpt2_gives_its_work_to_tensor_cores() {
+    let plan = planned_gpt2();
+    let entry = plan.report.entries.iter().find(|entry| entry.name == "step").expect("a step");
+    let flops = |on_tensor_cores: bool| -> u64 {
+        let launches = entry
+            .launches
+            .iter()
+            .filter(|launch| !on_tensor_cores || tensor_precision(&plan.kernels[launch.kernel as usize]).is_some());
+        launches.map(|launch| launch.facts.flops).sum()
+    };
+    let share = flops(true) as f64 / flops(false) as f64;
+    assert!(share >= LEAST_TENSOR_SHARE, "{share:.4}");
 }

@@ -6,17 +6,16 @@
 
 use super::{build::Template, lower::Key};
 use std::collections::{BTreeMap, BTreeSet};
-use trainc_kernels::{
-    Target,
-    ir::{Access, Batch, Body, Kernel, MAX_BUFFERS},
-    workspace_bytes,
-};
+use trainc_kernels::ir::{Access, Batch, Body, Kernel, MAX_BUFFERS};
 use trainc_runtime::abi::BUFFER_ALIGNMENT;
 
 /// A kernel that writes at most this fraction of what it reads may run early: what it reads is free the sooner.
 const SHRINKS: u64 = 2;
 /// Kernels that read at most that many bytes may wait.
 const MAY_WAIT: u64 = 1 << 20;
+/// Reductions of so many elements to one want two stages, which a batch does not have. Nothing here may depend on how many of
+/// them there are: that may be the depth of a repeat.
+const LONG: u64 = 1 << 20;
 
 /// Numbered steps (in an order that respects `before`), those of one launch together. Steps without kernels (loops) and with
 /// others than nests stay alone.
@@ -62,10 +61,11 @@ struct Footprint {
 }
 
 impl Footprint {
-    /// Of a single nest that runs in one stage.
+    /// Of a single nest.
     fn of(kernels: &[Template]) -> Option<Footprint> {
         let [Template { kernel, args }] = kernels else { return None };
-        if !matches!(kernel.body, Body::Nest(_)) || workspace_bytes(kernel, Target::Cpu) > 0 {
+        let Body::Nest(nest) = &kernel.body else { return None };
+        if nest.inner.iter().product::<u64>() >= LONG {
             return None;
         }
         let mut footprint = Footprint { arguments: args.len(), ..Footprint::default() };

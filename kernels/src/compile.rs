@@ -75,10 +75,16 @@ pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     }
 }
 
-/// Whether a [`Batch`](crate::ir::Batch) may hold this kernel: on every target it is one stage without a workspace.
+/// Reductions of so many elements to one want two stages, which a batch does not have.
+const LONG: u64 = 1 << 20;
+
+/// Whether a [`Batch`](crate::ir::Batch) may hold this kernel: a nest that one stage suits on every target. It does not depend
+/// on how many sums a nest takes: that may be the depth of a repeat.
 pub fn may_join_a_batch(kernel: &Kernel) -> bool {
-    let Body::Nest(nest) = &kernel.body else { return false };
-    nest::workspace_bytes(kernel, nest) == 0 && cuda::may_join(kernel, nest)
+    match &kernel.body {
+        Body::Nest(nest) => nest.inner.iter().product::<u64>() < LONG && !cuda::is_turned(nest),
+        _ => false,
+    }
 }
 
 /// Compiles kernels for an instruction set. Stage symbols are unique over all objects.

@@ -61,7 +61,7 @@ struct Footprint {
 }
 
 impl Footprint {
-    /// Of a single nest that runs in one stage.
+    /// Of a single nest.
     fn of(kernels: &[Template]) -> Option<Footprint> {
         let [Template { kernel, args }] = kernels else { return None };
         if !may_join_a_batch(kernel) {

@@ -220,6 +220,12 @@ impl Dag {
         users
     }
 
+    /// Nodes that outputs and carries name.
+    pub fn named(&self) -> BTreeSet<Id> {
+        let carried = self.carries.values().flat_map(|carry| [carry.init, carry.next]);
+        self.outputs.iter().map(|(_, id)| *id).chain(carried).collect()
+    }
+
     /// The node in whose buffer a value lies, row-major: through operations that only rename shapes.
     pub fn storage(&self, mut id: Id) -> Id {
         while matches!(self.nodes[id].op, Op::Reshape { .. } | Op::StopGradient) && !self.nodes[id].stored {
@@ -231,12 +237,7 @@ impl Dag {
     /// `a + scatter(ids, updates)` becomes a scatter onto `a`, where nothing else needs the two.
     fn accumulate_scatters(&mut self) {
         let users = self.users();
-        let needed: BTreeSet<Id> = self
-            .outputs
-            .iter()
-            .map(|(_, id)| *id)
-            .chain(self.carries.values().flat_map(|c| [c.init, c.next]))
-            .collect();
+        let needed = self.named();
         let alone = |id: Id| users[id].len() == 1 && !needed.contains(&id);
         for id in 0..self.nodes.len() {
             let [a, b] = self.nodes[id].operands[..] else { continue };

@@ -26,13 +26,7 @@ pub(super) struct Part {
 
 /// Turns concatenations of gradients of attention into results of it.
 pub(super) fn pack(dag: &mut Dag) {
-    let named: BTreeSet<Id> = dag
-        .outputs
-        .iter()
-        .map(|(_, id)| *id)
-        .chain(dag.carries.values().flat_map(|carry| [carry.init, carry.next]))
-        .collect();
-    let users = dag.users();
+    let (named, users) = (dag.named(), dag.users());
     let alone = |dag: &Dag, id: Id| {
         let read_by = users[id].iter().filter(|&&user| !matches!(dag.nodes[user].op, Op::Project { .. }));
         read_by.count() == 1 && !named.contains(&id) && !dag.nodes[id].stored && !dag.homes.contains_key(&id)

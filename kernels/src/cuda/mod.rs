@@ -12,7 +12,7 @@ mod matrix;
 mod nest;
 mod simt;
 
-pub(crate) use nest::may_join;
+pub(crate) use nest::is_turned;
 
 use crate::{
     codegen::{self, CodegenError},

@@ -63,10 +63,10 @@ pub(super) fn workspace_bytes(kernel: &Kernel, nest: &Nest) -> u64 {
     workspace.iter().map(|buffer| buffer.elements * buffer.dtype.bytes()).sum()
 }
 
-/// Whether a nest can share a grid: a single stage in which nothing is turned.
-pub(crate) fn may_join(kernel: &Kernel, nest: &Nest) -> bool {
-    let [Stage { nest, .. }] = &stages(kernel, nest)[..] else { return false };
-    Plan::new(nest).turned(nest).is_none()
+/// Whether arrays of a nest go through shared memory because they lie along different loops.
+pub(crate) fn is_turned(nest: &Nest) -> bool {
+    let nest = ordered(nest);
+    Plan::new(&nest).turned(&nest).is_some()
 }
 
 /// Lowers a verified nest.

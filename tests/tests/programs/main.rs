@@ -11,5 +11,6 @@ mod layers;
 mod private;
 mod private_runs;
 mod private_traces;
+mod rows;
 mod torch;
 mod workloads;

@@ -10,7 +10,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # need no device and are not redistributed.
 CUDA_VENV := target/cuda-venv
 
-.PHONY: help demo test test-ptxas lint setup digits private-report bless bench
+.PHONY: help demo test test-ptxas lint setup digits private-report bless bench growth
 
 help:
 	@echo "make demo    train a byte-level GPT on Rust sources, on this CPU, in a few minutes"
@@ -20,6 +20,7 @@ help:
 	@echo "make private-report  private digits with and without filters, over five seeds: table and plots in runs/private_report"
 	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
 	@echo "make bench   step times of the workloads in dsl-examples/bench, beside PyTorch's if target/torch has it"
+	@echo "make growth  step times of a small GPT against depth and batch"
 
 demo: setup
 	cargo build --release -p trainc
@@ -73,4 +74,11 @@ bless:
 
 bench: setup
 	cargo build --release -p trainc
-	python3 tests/bench/compare.py $(if $(wildcard target/torch/bin/python),--python target/torch/bin/python)
+	for workload in w1 w2 w3 w4; do \
+	    python3 tests/bench/compare.py $$workload $(if $(wildcard target/torch/bin/python),--python target/torch/bin/python); \
+	done
+	python3 tests/bench/compare.py --table
+
+growth: setup
+	cargo build --release -p trainc
+	python3 tests/bench/growth.py

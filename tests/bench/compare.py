@@ -1,51 +1,70 @@
 """Compares the training steps of the benchmark workloads with PyTorch's, on this machine.
 
-    python3 tests/bench/compare.py --python VENV/bin/python [--rounds 3] [--only w2 w4] [--json FILE]
+    python3 tests/bench/compare.py w4 [--python target/torch/bin/python] [--rounds 3] [--precision f32 bf16]
+    python3 tests/bench/compare.py --table
 
-Rounds alternate between the systems, so that a drift of the machine meets all of them; a ratio is made within a round.
+A call measures one workload and adds it to `target/bench.json`; `--table` prints all that is there in Markdown. Rounds
+alternate between the systems, every other one backwards, so that a drift of the machine meets all of them; a ratio is made within a round. Each
+measurement is a process of its own (`--under` runs it under another command, such as one that waits for a quiet machine).
+
 PyTorch is no dependency of trainc: without it, only trainc's own times are printed. To install it:
 
     python3 -m venv target/torch && target/torch/bin/pip install torch numpy
 """
 
 import argparse
+import datetime
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# Timed steps: a few seconds of each system.
 STEPS = {"w1": 4, "w2": 3, "w3": 12, "w4": 200}
+# The loss before the first and before the fourth update, as published for these initial values.
+LOSSES = {"w1": (11.05648, 8.43941), "w2": (5.61925, 5.16266), "w3": (4.88039, 4.70358), "w4": (2.59728, 2.25107)}
+# How far the two may be off: rounding to bf16 is no error.
+TOLERANCES = {"f32": (1e-4, 1e-3), "bf16": (2e-2, 1e-1)}
 # Settings that change which code a library runs; a comparison uses what the libraries choose themselves.
 FOREIGN = ("OPENBLAS_", "MKL_", "DNNL_", "ONEDNN_", "ATEN_", "NVPL_", "GOTO_", "BLIS_")
+DEFAULT = "torch"
 PEERS = {
     "f32": {
-        "torch": [],
+        DEFAULT: [],
         "torch compiled": ["--compile", "--written"],
         "torch tuned": ["--medium", "--compile", "--written"],
     },
-    "bf16": {"torch": [], "torch tuned": ["--compile", "--written"]},
+    "bf16": {DEFAULT: [], "torch tuned": ["--compile", "--written"]},
 }
 
 
-def environment(threads):
+def environment(threads, cache):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
-    return kept | {"OMP_NUM_THREADS": str(threads)}
+    return kept | {"OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": cache}
 
 
-def last_json(command, threads):
-    done = subprocess.run(command, env=environment(threads), capture_output=True, text=True)
-    if done.returncode != 0:
-        print(f"failed: {' '.join(command)}\n{done.stderr[-2000:]}", file=sys.stderr)
-        return None
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def last_json(command, arguments, cache):
+    """What a command prints in its last line; `None`, with a word about it, if it fails."""
+    try:
+        done = subprocess.run(arguments.under.split() + command, env=environment(arguments.threads, cache),
+                              capture_output=True, text=True, timeout=arguments.limit)
+        if done.returncode == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+        reason = done.stderr[-2000:]
+    except (subprocess.TimeoutExpired, OSError, ValueError, IndexError) as error:
+        reason = error
+    print(f"failed: {' '.join(command)}\n{reason}", file=sys.stderr)
+    return None
 
 
-def commands(arguments, workload, precision):
+def commands(arguments, precision):
     """The command of each system."""
-    steps, threads = str(STEPS[workload]), str(arguments.threads)
+    workload, steps, threads = arguments.workload, str(STEPS[arguments.workload]), str(arguments.threads)
     ours = [str(arguments.trainc), "bench", str(ROOT / f"dsl-examples/bench/{workload}.train")]
     ours += ["--steps", steps, "--threads", threads, "--set", f"precision={precision}", "--json"]
     found = {"trainc": ours}
@@ -53,58 +72,126 @@ def commands(arguments, workload, precision):
         script = [arguments.python, str(ROOT / "tests/bench/torch_step.py"), workload]
         script += ["--precision", precision, "--steps", steps, "--threads", threads]
         found |= {name: script + extra for name, extra in PEERS[precision].items()}
-    chosen = {name: command for name, command in found.items() if not arguments.systems or name in arguments.systems}
-    return {name: arguments.under.split() + command for name, command in chosen.items()}
+    return {name: command for name, command in found.items() if not arguments.systems or name in arguments.systems}
 
 
-def measure(arguments, workload, precision):
+def facts(name, result):
+    """The same facts of each system: milliseconds, seconds to the first step, bytes, two losses."""
+    peak = result["peak_bytes"]
+    losses = result["losses"]
+    return {
+        "step_ms": result["step_ms"]["median"],
+        "first_step_s": result["first_step_s"],
+        "peak_bytes": peak["measured"] if name == "trainc" else peak,
+        "losses": [losses[0], losses[3]],
+    }
+
+
+def measure(arguments, precision):
+    """Rounds of facts by system. Compiled code is kept between rounds, so that the first one alone compiles it."""
     rounds = []
-    for _ in range(arguments.rounds):
-        results = {name: last_json(command, arguments.threads)
-                   for name, command in commands(arguments, workload, precision).items()}
-        rounds.append({name: result for name, result in results.items() if result})
+    with tempfile.TemporaryDirectory() as cache:
+        for number in range(arguments.rounds):
+            order = list(commands(arguments, precision).items())
+            results = {}
+            for name, command in order if number % 2 == 0 else reversed(order):
+                if result := last_json(command, arguments, cache):
+                    results[name] = facts(name, result)
+                    print(f"{arguments.workload} {precision} round {number + 1}: {name} {results[name]['step_ms']:.2f} ms",
+                          file=sys.stderr, flush=True)
+            rounds.append({name: results[name] for name, _ in order if name in results})
     return rounds
 
 
-def spread(values, digits):
+def spread(values, digits=2):
+    if not values:
+        return "-"
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
+def of(rounds, name, fact):
+    return [r[name][fact] for r in rounds if name in r]
+
+
+def ratios(rounds, peer):
+    """A peer's time over trainc's, by round."""
+    return [r[peer]["step_ms"] / r["trainc"]["step_ms"] for r in rounds if peer in r and "trainc" in r]
+
+
+def best_peer(rounds):
+    peers = {name: of(rounds, name, "step_ms") for r in rounds for name in r if name != "trainc"}
+    return min(peers, key=lambda name: statistics.median(peers[name]), default=None)
+
+
+def wrong_losses(workload, precision, rounds):
+    """Systems whose losses are not the published ones: they do not train the same model."""
+    off = {name for r in rounds for name, result in r.items() for found, published, tolerance in
+           zip(result["losses"], LOSSES[workload], TOLERANCES[precision]) if found is None or not abs(found - published) <= tolerance}
+    return sorted(off)
+
+
 def report(workload, precision, rounds):
-    if not any(rounds):
-        return
     print(f"\n{workload} {precision}")
-    print(f"  {'system':<16} {'ms per step':>26} {'times trainc':>20} {'peak MB':>9} {'first step s':>13}")
+    print(f"  {'system':<16} {'ms per step':>26} {'times trainc':>20} {'peak MB':>9} {'first step s':>13}   losses")
     for name in dict.fromkeys(name for r in rounds for name in r):
-        runs = [(r[name], r.get("trainc")) for r in rounds if name in r]
-        times = [run["step_ms"]["median"] for run, _ in runs]
-        ratios = [run["step_ms"]["median"] / ours["step_ms"]["median"] for run, ours in runs if ours]
-        peak = [run["peak_bytes"]["measured"] if name == "trainc" else run["peak_bytes"] for run, _ in runs]
-        first = [run["first_step_s"] for run, _ in runs]
-        print(f"  {name:<16} {spread(times, 2):>26} {spread(ratios, 2) if ratios else '':>20} "
-              f"{max(peak) / 1e6:>9.0f} {statistics.median(first):>13.2f}", flush=True)
+        losses = [f"{statistics.median(loss):.5f}" for loss in zip(*of(rounds, name, "losses"))]
+        print(f"  {name:<16} {spread(of(rounds, name, 'step_ms')):>26} {spread(ratios(rounds, name)):>20} "
+              f"{max(of(rounds, name, 'peak_bytes')) / 1e6:>9.0f} {max(of(rounds, name, 'first_step_s')):>13.2f}   "
+              f"{' '.join(losses)}", flush=True)
+    for name in wrong_losses(workload, precision, rounds):
+        print(f"  {name} does not train the same model: losses of {LOSSES[workload]} were expected")
+
+
+def table(measured):
+    print("| workload | precision | trainc, ms | best of PyTorch, ms | best PyTorch / trainc | PyTorch's defaults / trainc "
+          "| peak memory, MB | first step, s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for key, entry in sorted(measured.items()):
+        workload, precision = key.split()
+        rounds = entry["rounds"]
+        peer = best_peer(rounds)
+        if not of(rounds, "trainc", "step_ms") or peer is None:
+            continue
+        memory = [max(of(rounds, name, "peak_bytes")) for name in ("trainc", peer)]
+        first = [max(of(rounds, name, "first_step_s")) for name in ("trainc", peer)]
+        print(f"| {workload.upper()} | {precision} | {spread(of(rounds, 'trainc', 'step_ms'))} "
+              f"| {spread(of(rounds, peer, 'step_ms'))}, {peer} | {spread(ratios(rounds, peer))} "
+              f"| {spread(ratios(rounds, DEFAULT))} | {memory[0] / 1e6:.0f} / {memory[1] / 1e6:.0f} = "
+              f"{memory[0] / memory[1]:.2f} | {first[0]:.1f} / {first[1]:.1f} |")
+    for machine in sorted({f"{entry['machine']}, {entry['date']}" for entry in measured.values()}):
+        print(f"\n{machine}")
+
+
+def machine(threads):
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0] if models else platform.machine()}, {threads} threads"
 
 
 def main():
     parser = argparse.ArgumentParser()
+    parser.add_argument("workload", nargs="?", choices=list(STEPS))
     parser.add_argument("--trainc", type=Path, default=ROOT / "target/release/trainc")
     parser.add_argument("--python", help="an interpreter that has torch; without it, trainc alone")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", nargs="*", default=list(STEPS))
-    parser.add_argument("--precision", nargs="*", default=["f32", "bf16"])
+    parser.add_argument("--precision", nargs="*", default=["f32", "bf16"], choices=list(PEERS))
     parser.add_argument("--systems", nargs="*", help="only these rows")
     parser.add_argument("--under", default="", help="run each measurement under this command, e.g. 'taskset -c 0,1'")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--limit", type=float, default=600, help="seconds that a measurement may take")
+    parser.add_argument("--json", type=Path, default=ROOT / "target/bench.json")
+    parser.add_argument("--table", action="store_true", help="print what has been measured")
     arguments = parser.parse_args()
-    everything = {}
-    for workload in arguments.only:
-        for precision in arguments.precision:
-            rounds = measure(arguments, workload, precision)
-            everything[f"{workload} {precision}"] = rounds
-            report(workload, precision, rounds)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(everything, indent=1))
+    measured = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+    for precision in arguments.precision if arguments.workload else []:
+        rounds = measure(arguments, precision)
+        report(arguments.workload, precision, rounds)
+        measured[f"{arguments.workload} {precision}"] = {
+            "rounds": rounds, "machine": machine(arguments.threads), "date": datetime.date.today().isoformat()}
+        arguments.json.write_text(json.dumps(measured, indent=1))
+    if arguments.table:
+        table(measured)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
     let mut session = Session::new(artifact, &options).map_err(run::of_runtime)?;
     session.step().map_err(run::of_runtime)?;
     let first_step = begin.elapsed().as_secs_f64();
-    let milliseconds = time_steps(&mut session, arguments.steps)?;
+    let mut losses = vec![session.numbers().loss()];
+    let milliseconds = time_steps(&mut session, arguments.steps, &mut losses)?;
     let loss = session.numbers().loss();
     session.device_mut().record(true);
     session.step().map_err(run::of_runtime)?;
@@ -71,14 +72,15 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
             },
             "peak_bytes": { "planned": manifest.arena_bytes, "measured": peak_bytes },
             "loss": loss,
+            "losses": losses,
             "profile": profile::facts(&profile),
         }));
     }
     Ok(())
 }
 
-/// Sorted times of the steps after warming up (one warm-up step has been made).
-fn time_steps(session: &mut Session, steps: usize) -> Result<Vec<f64>, Failure> {
+/// Sorted times of the steps after warming up (one warm-up step has been made), and the loss of every step.
+fn time_steps(session: &mut Session, steps: usize, losses: &mut Vec<f64>) -> Result<Vec<f64>, Failure> {
     let mut milliseconds = Vec::with_capacity(steps);
     for step in 1..WARM_UP + steps {
         let begin = Instant::now();
@@ -86,6 +88,7 @@ fn time_steps(session: &mut Session, steps: usize) -> Result<Vec<f64>, Failure> 
         if step >= WARM_UP {
             milliseconds.push(begin.elapsed().as_secs_f64() * 1e3);
         }
+        losses.push(session.numbers().loss());
     }
     milliseconds.sort_by(f64::total_cmp);
     Ok(milliseconds)

@@ -15,5 +15,6 @@ mod private_error;
 mod private_memory;
 mod private_runs;
 mod private_traces;
+mod rows;
 mod torch;
 mod workloads;

@@ -2,8 +2,8 @@
 
     python3 tests/bench/growth.py [--rounds 2] [--json FILE]
 
-Times are medians over rounds that alternate between the sizes. They are compared with the straight line of least squared relative
-errors; `off` is the distance from it.
+Times are medians over rounds that alternate between the sizes. They are compared with the straight line of least squared
+relative errors; `off` is the distance from it.
 """
 
 import argparse

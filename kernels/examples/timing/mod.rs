@@ -11,7 +11,7 @@ pub fn peak(precision: Precision) -> f64 {
     let ceilings = Ceilings::measure(1).expect("one thread and some memory");
     let flops = match precision {
         Precision::Bf16 => ceilings.bf16_flops.unwrap_or(ceilings.f32_flops),
-        Precision::F32 => ceilings.f32_flops,
+        Precision::F32 | Precision::Tf32 => ceilings.f32_flops,
     };
     flops / 1e9
 }

@@ -365,11 +365,11 @@ struct Views<'a> {
 }
 
 impl Views<'_> {
-    fn buffer(&mut self, key: Key, elements: u64, access: Access) -> u32 {
+    fn buffer(&mut self, key: Key, dtype: DType, elements: u64, access: Access) -> u32 {
         let found = self.args.iter().position(|known| *known == key);
         found.unwrap_or_else(|| {
             self.args.push(key);
-            self.buffers.push(Buffer { dtype: DType::F32, elements, access });
+            self.buffers.push(Buffer { dtype, elements, access });
             self.args.len() - 1
         }) as u32
     }
@@ -381,14 +381,17 @@ impl Views<'_> {
         let value = lowering.value(id, &axes(shape.len()), None)?;
         let Expr::Load { index, guard: None, .. } = lowering.exprs.get(value).clone() else { return Err(Misfit) };
         let (keys, buffers) = lowering.finish(&[], &[value])?;
-        let buffer = self.buffer(keys[0], buffers[0].elements, Access::Read);
+        let buffer = self.buffer(keys[0], buffers[0].dtype, buffers[0].elements, Access::Read);
         view(buffer, &index, &shape, &lowering.exprs)
     }
 
     /// Result number `number` of attention `id`: the value of `node`, or of nobody's.
     fn result(&mut self, id: Id, number: u32, node: Option<Id>, shape: &[u64]) -> Result<View, Misfit> {
-        let key = node.map_or(Key::Temporary(id, number), |node| self.values.key(node));
-        let buffer = self.buffer(key, shape.iter().product(), Access::Write);
+        let (key, dtype) = match node {
+            Some(node) => (self.values.key(node), self.values.stored[node]),
+            None => (Key::Temporary(id, number), DType::F32),
+        };
+        let buffer = self.buffer(key, dtype, shape.iter().product(), Access::Write);
         let index = match node {
             Some(node) => self.values.position(node, &axes(shape.len())),
             None => coords::flatten(&axes(shape.len()), shape),
@@ -468,7 +471,7 @@ fn backward(
         d_q: views.result(id, 0, Some(id), queries)?,
         d_k: views.result(id, 1, d_k, keys)?,
         d_v: views.result(id, 2, d_v, keys)?,
-        delta: views.buffer(Key::Temporary(id, 3), queries[..3].iter().product(), Access::Write),
+        delta: views.buffer(Key::Temporary(id, 3), DType::F32, queries[..3].iter().product(), Access::Write),
     })
 }
 

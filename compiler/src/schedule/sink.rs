@@ -54,9 +54,8 @@ struct Sinking<'a> {
 impl Sinking<'_> {
     /// Whether the operands that would have to wait for it are no larger than the value.
     fn frees_memory(&self, reads: &BTreeSet<Id>) -> bool {
-        let nodes = &self.values.dag.nodes;
-        let waiting = reads.iter().filter(|&&read| self.waits_only_here(read)).map(|&read| nodes[read].bytes());
-        waiting.sum::<u64>() <= nodes[self.id].bytes()
+        let waiting = reads.iter().filter(|&&read| self.waits_only_here(read)).map(|&read| self.values.bytes(read));
+        waiting.sum::<u64>() <= self.values.bytes(self.id)
     }
 
     fn waits_only_here(&self, read: Id) -> bool {

@@ -13,7 +13,7 @@ mod verify;
 pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
-pub use ops::{Binary, Unary};
+pub use ops::{Binary, Unary, round_bf16};
 pub use verify::ElementType;
 
 use serde::{Deserialize, Serialize};

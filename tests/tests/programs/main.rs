@@ -12,4 +12,5 @@ mod private;
 mod private_runs;
 mod private_traces;
 mod torch;
+mod traffic;
 mod workloads;

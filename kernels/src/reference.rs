@@ -5,7 +5,7 @@
 
 use crate::ir::{
     Attention, AttentionBackward, AttentionShape, Batch, Binary, Body, Draw, Expr, ExprId, Exprs, Gemm, Generator,
-    Index, Kernel, Nest, Precision, ReduceKind, Store, View,
+    Index, Kernel, Nest, Precision, ReduceKind, Store, View, round_bf16, round_tf32,
 };
 use std::collections::BTreeMap;
 use trainc_runtime::{chacha, philox};
@@ -46,23 +46,6 @@ impl HostBuffer {
             HostBuffer::I32(data) => data.as_mut_ptr().cast(),
         }
     }
-}
-
-/// Rounds to bfloat16, nearest even; NaN becomes the quiet NaN.
-pub fn round_bf16(value: f32) -> f32 {
-    if value.is_nan() {
-        return f32::from_bits(0x7FC0_0000);
-    }
-    let bits = value.to_bits();
-    f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
-}
-
-/// Rounds to tf32: ten bits of mantissa, nearest, ties away from zero; NaN becomes the quiet NaN.
-pub fn round_tf32(value: f32) -> f32 {
-    if value.is_nan() {
-        return f32::from_bits(0x7FC0_0000);
-    }
-    f32::from_bits((value.to_bits() + 0x1000) & !0x1FFF)
 }
 
 /// Executes a kernel that [`Kernel::verify`] accepts. `buffers` are its launch arguments, without workspace.
@@ -159,8 +142,6 @@ impl Evaluator<'_> {
             Expr::Select(condition, a, b) => of(if of(condition) != 0.0 { a } else { b }),
             Expr::ToFloat(a) => (of(a) as f32).into(),
             Expr::ToInteger(a) => f64::from(of(a) as f32 as i32),
-            Expr::RoundBf16(a) => round_bf16(of(a) as f32).into(),
-            Expr::RoundTf32(a) => round_tf32(of(a) as f32).into(),
             Expr::Random(draw) => {
                 let HostBuffer::I32(control) = &self.buffers[draw.control as usize] else {
                     panic!("verified: the control block is i32");
@@ -345,7 +326,9 @@ fn run_backward(attention: &AttentionBackward, buffers: &mut [HostBuffer]) {
     let (mut dk, mut dv) = (vec![0.0; kv_size], vec![0.0; kv_size]);
     for (row, [b, h, t]) in shape.rows().enumerate() {
         let g = h / (shape.heads / shape.kv_heads);
-        let sum: f64 = (0..shape.channels).map(|e| d_o.get(buffers, [b, h, t, e]) * o.get(buffers, [b, h, t, e])).sum();
+        let sum: f64 = (0..shape.channels)
+            .map(|e| round(d_o.get(buffers, [b, h, t, e])) * round(o.get(buffers, [b, h, t, e])))
+            .sum();
         buffers[*delta as usize].set(row, sum);
         let mut dq = vec![0.0; shape.channels as usize];
         for s in (0..shape.keys).filter(|&s| shape.sees(t, s)) {

@@ -453,8 +453,8 @@ fn random_expressions_agree_with_the_reference() {
                 5 => Expr::Unary(Unary::Sin, a),
                 6 => Expr::Unary(Unary::Erf, a),
                 7 => Expr::Select(a, b, c),
-                8 => Expr::RoundBf16(a),
-                9 => Expr::RoundTf32(a),
+                8 => Expr::Unary(Unary::RoundBf16, a),
+                9 => Expr::Unary(Unary::RoundTf32, a),
                 _ => Expr::Unary(Unary::Neg, a),
             };
             nodes.push(e.add(node));

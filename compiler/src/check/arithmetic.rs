@@ -179,6 +179,11 @@ impl Evaluator<'_> {
             BinaryOp::GreaterEqual => (Binary::LessEqual, true),
             BinaryOp::Equal | BinaryOp::NotEqual => (Binary::Equal, false),
         };
+        if op == BinaryOp::Add
+            && let Some(rounded) = self.offset_product(a, b, span)?
+        {
+            return Ok(rounded);
+        }
         let operands = if swapped { [b, a] } else { [a, b] };
         let node = self.add(Op::Binary(binary), &operands, span)?;
         if op == BinaryOp::NotEqual { self.complement(node, span) } else { Ok(node) }

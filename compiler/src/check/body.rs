@@ -357,7 +357,7 @@ impl Evaluator<'_> {
     }
 
     /// Whether a model is under construction, as opposed to an optimizer or a schedule.
-    fn in_network(&self) -> bool {
+    pub(super) fn in_network(&self) -> bool {
         self.frames
             .iter()
             .filter_map(|frame| frame.definition)

@@ -15,6 +15,7 @@
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
 //! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
 
+mod activation;
 mod arithmetic;
 mod body;
 mod builtin;

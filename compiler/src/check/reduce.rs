@@ -225,7 +225,8 @@ impl Evaluator<'_> {
             out: out.iter().map(|axis| number(&axis.label)).collect(),
             precision: self.mode.precision,
         };
-        let node = self.add(Op::Contract(contraction), &[a.node, b.node], span)?;
+        let product = self.add(Op::Contract(contraction), &[a.node, b.node], span)?;
+        let node = self.product_result(product, [a.node, b.node], span)?;
         Ok(Tensor { node, axes: out, position: false })
     }
 }

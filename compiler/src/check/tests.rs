@@ -3,9 +3,12 @@
 use super::{Sources, check};
 use crate::{
     diagnostic::{Diagnostic, render},
+    graph::{NodeId, Op},
     program::Program,
+    rewrite::canonical,
     source::{FileId, SourceMap, Span},
 };
+use trainc_kernels::ir::Unary;
 use trainc_runtime::artifact::Duration;
 
 /// Programs that import nothing but the library.
@@ -130,6 +133,26 @@ fn every_definition_of_the_library_goes_into_a_program() {
     ] {
         gpt_with(&[(attention, part)]).unwrap_or_else(|found| panic!("{part}: {found}"));
     }
+}
+
+/// Two linear layers with a bias, so two activations forward and, of the inner one, the gradients of both.
+#[test]
+fn in_bf16_products_with_parameters_are_rounded_with_what_is_added_to_them() {
+    let text = "use std\nmodel Net(width) {\n    input x: [batch, 8]\n    input y: [batch, 3]\n    \
+                output z = linear(relu(linear(x, width)), 3)\n}\n\
+                train {\n    model Net(width = 4)\n    loss mse(z, y)\n    optimizer sgd\n    schedule constant(0.1)\n    \
+                steps 5  batch 2  precision f32\n}\n";
+    let rounded = |precision: &str| {
+        let program = checked(text, &[("precision", precision)]).unwrap_or_else(|e| panic!("{e}"));
+        [program.step, program.evaluate.expect("without data, too")].map(|graph| {
+            let live = canonical::live(&graph);
+            let round = |id: &NodeId| live[id.index()] && graph.node(*id).op == Op::Unary(Unary::RoundBf16);
+            graph.ids().filter(round).map(|id| graph.node(graph.operands(id)[0]).op.name()).collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(rounded("f32"), [[""; 0]; 2]);
+    let [step, evaluate] = rounded("bf16");
+    assert_eq!((step.len(), evaluate), (4, vec!["Binary"; 2]));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::TensorType;
 use half::bf16;
-use trainc_kernels::{ir::Precision, reference::round_tf32};
+use trainc_kernels::ir::{Precision, round_tf32};
 use trainc_runtime::artifact::DType;
 
 /// A tensor in row-major order. Values are f64 whatever the type says; those of an i32 tensor are whole.

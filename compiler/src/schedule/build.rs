@@ -366,11 +366,11 @@ struct Views<'a> {
 }
 
 impl Views<'_> {
-    fn buffer(&mut self, key: Key, elements: u64, access: Access) -> u32 {
+    fn buffer(&mut self, key: Key, dtype: DType, elements: u64, access: Access) -> u32 {
         let found = self.args.iter().position(|known| *known == key);
         found.unwrap_or_else(|| {
             self.args.push(key);
-            self.buffers.push(Buffer { dtype: DType::F32, elements, access });
+            self.buffers.push(Buffer { dtype, elements, access });
             self.args.len() - 1
         }) as u32
     }
@@ -382,22 +382,24 @@ impl Views<'_> {
         let value = lowering.value(id, &axes(shape.len()), None)?;
         let Expr::Load { index, guard: None, .. } = lowering.exprs.get(value).clone() else { return Err(Misfit) };
         let (keys, buffers) = lowering.finish(&[], &[value])?;
-        let buffer = self.buffer(keys[0], buffers[0].elements, Access::Read);
+        let buffer = self.buffer(keys[0], buffers[0].dtype, buffers[0].elements, Access::Read);
         view(buffer, &index, &shape, &lowering.exprs)
     }
 
     /// Result number `number` of attention `id`: the value of `node`, or of nobody's.
     fn result(&mut self, id: Id, number: u32, node: Option<Id>, shape: &[u64]) -> Result<View, Misfit> {
-        let own = axes(shape.len());
-        let (key, elements, index) = match node.map(|node| (node, self.values.dag.parts.get(&node))) {
-            Some((_, Some(Part { whole, coords }))) => {
-                let elements = self.values.dag.nodes[*whole].elements();
-                (self.values.key(*whole), elements, self.values.position(*whole, coords))
-            }
-            Some((node, None)) => (self.values.key(node), shape.iter().product(), self.values.position(node, &own)),
-            None => (Key::Temporary(id, number), shape.iter().product(), coords::flatten(&own, shape)),
+        let (own, values) = (axes(shape.len()), self.values);
+        let of_part = |Part { whole, coords }: &Part| {
+            let elements = values.dag.nodes[*whole].elements();
+            (values.key(*whole), values.stored[*whole], elements, values.position(*whole, coords))
         };
-        let buffer = self.buffer(key, elements, Access::Write);
+        let elements = shape.iter().product();
+        let (key, dtype, elements, index) = match node.map(|node| (node, values.dag.parts.get(&node))) {
+            Some((_, Some(part))) => of_part(part),
+            Some((node, None)) => (values.key(node), values.stored[node], elements, values.position(node, &own)),
+            None => (Key::Temporary(id, number), DType::F32, elements, coords::flatten(&own, shape)),
+        };
+        let buffer = self.buffer(key, dtype, elements, Access::Write);
         view(buffer, &index, shape, &Exprs::default())
     }
 
@@ -473,7 +475,7 @@ fn backward(
         d_q: views.result(id, 0, Some(id), queries)?,
         d_k: views.result(id, 1, d_k, keys)?,
         d_v: views.result(id, 2, d_v, keys)?,
-        delta: views.buffer(Key::Temporary(id, 3), queries[..3].iter().product(), Access::Write),
+        delta: views.buffer(Key::Temporary(id, 3), DType::F32, queries[..3].iter().product(), Access::Write),
     })
 }
 

@@ -126,6 +126,8 @@ pub(super) struct Choices {
     pub recomputed: BTreeSet<NodeId>,
     /// Values that lie in memory when nothing is recomputed.
     pub kept: BTreeSet<NodeId>,
+    /// Whether all values are kept in f32: for comparison, since the types in memory change no result.
+    pub wide: bool,
 }
 
 impl Choices {

@@ -254,7 +254,7 @@ impl<'a> Fusion<'a> {
     /// Whether a group's new values are far smaller than those that it reads.
     pub fn frees_memory(&self, position: usize) -> bool {
         let (dag, group) = (self.values.dag, self.group(position));
-        let bytes = |id: &Id| dag.nodes[*id].bytes();
+        let bytes = |id: &Id| self.values.bytes(*id);
         let new = group.wanted.stored.iter().filter(|&&id| dag.updated(id).is_none()).map(bytes).sum::<u64>();
         let given = |id: &&Id| self.values.computed[**id] && !group.members.contains(id);
         let read = self.reads_of(group).iter().filter(given).map(bytes).sum::<u64>();

@@ -229,17 +229,19 @@ impl<'a> Unrolling<'a> {
                 instance = 0;
             }
             match (&node.op, self.dag().homes.get(&id)) {
-                (_, Some(Home::Slice(stack))) => return self.value(*stack, 0).shifted(instance * node.bytes()),
+                (_, Some(Home::Slice(stack))) => {
+                    return self.value(*stack, 0).shifted(instance * self.values.bytes(id));
+                }
                 (_, Some(Home::Under(user))) => id = *user,
                 (Op::Carry { .. }, _) => (id, instance) = self.received(id, instance),
                 (Op::Last, _) => (id, instance) = self.left(node.operands[0]),
                 (Op::Layer { .. }, _) => {
                     let whole = self.dag().storage(node.operands[0]);
-                    return self.value(whole, 0).shifted(instance * node.bytes());
+                    return self.value(whole, 0).shifted(instance * self.values.bytes(id));
                 }
                 _ => match self.values.key(id) {
                     Key::Node(id) => {
-                        let (bytes, now) = (node.bytes(), self.calls.calls.len());
+                        let (bytes, now) = (self.values.bytes(id), self.calls.calls.len());
                         return Place::Buffer(self.buffer(Content::Value(id, instance), bytes, now), 0);
                     }
                     key => return self.place(key, 0),

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::graph::{Contraction, ControlField, Op};
 use std::collections::BTreeMap;
-use trainc_kernels::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Precision, Store};
+use trainc_kernels::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Precision, Store, Unary};
 use trainc_runtime::artifact::Control;
 
 /// Elements of the control block as i32.
@@ -45,6 +45,8 @@ pub(super) struct Values<'a> {
     pub computed: Vec<bool>,
     /// By node: order of the axes in memory, where it is not the usual one.
     pub layouts: BTreeMap<Id, Vec<usize>>,
+    /// By node: what its elements are in memory.
+    pub stored: Vec<DType>,
 }
 
 impl Values<'_> {
@@ -72,6 +74,11 @@ impl Values<'_> {
             Key::Tensor(tensor) => Key::Slice(tensor, self.dag.nodes[id].bytes()),
             _ => Key::Node(id),
         }
+    }
+
+    /// Bytes of a value in memory.
+    pub fn bytes(&self, id: Id) -> u64 {
+        self.dag.nodes[id].elements() * self.stored[id].bytes()
     }
 
     /// The position in memory of an element.
@@ -129,8 +136,8 @@ impl<'a> Lowering<'a> {
 
     /// The argument that holds a node's value.
     pub fn buffer_of(&mut self, id: Id) -> u32 {
-        let node = &self.values.dag.nodes[id];
-        self.buffer(self.values.key(id), node.dtype, node.elements())
+        let elements = self.values.dag.nodes[id].elements();
+        self.buffer(self.values.key(id), self.values.stored[id], elements)
     }
 
     fn control(&mut self) -> u32 {
@@ -257,8 +264,8 @@ impl<'a> Lowering<'a> {
         let [a, b] = self.factors(contraction, operands, labels, guard)?;
         let [a, b] = [a, b].map(|factor| match contraction.precision {
             Precision::F32 => factor,
-            Precision::Tf32 => self.exprs.add(Expr::RoundTf32(factor)),
-            Precision::Bf16 => self.exprs.add(Expr::RoundBf16(factor)),
+            Precision::Tf32 => self.exprs.add(Expr::Unary(Unary::RoundTf32, factor)),
+            Precision::Bf16 => self.exprs.add(Expr::Unary(Unary::RoundBf16, factor)),
         });
         Ok(self.exprs.add(Expr::Binary(Binary::Mul, a, b)))
     }

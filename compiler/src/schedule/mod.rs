@@ -7,6 +7,7 @@
 //! * [`consume`]: which root values of all instances are computed in the repeat instead, instance by instance;
 //! * [`regions`]: which values belong to which pass over the instances of a repeat;
 //! * [`select`]: which values are computed into memory and which are recomputed by their users;
+//! * [`storage`]: which of them are kept in bf16;
 //! * [`sink`]: which forward values only the backward pass computes;
 //! * [`group`]: which computed values share a kernel; decided per region, once for all instances;
 //! * [`order`]: in which order kernels run, and ([`batch`]) which of them in one launch;
@@ -36,6 +37,7 @@ mod regions;
 mod report;
 mod select;
 mod sink;
+mod storage;
 
 pub use report::{EntryReport, LaunchReport, Report};
 
@@ -181,7 +183,10 @@ fn entry(name: &str, graph: &Graph, mut choices: Choices, kernels: &mut Kernels)
     loop {
         let dag = Dag::new(graph, &choices);
         let mut regions = regions::assign(&dag).ok_or_else(|| ScheduleError::Cyclic { entry: name.into() })?;
-        let values = select::select(&dag);
+        let mut values = select::select(&dag);
+        if !choices.wide {
+            values.stored = storage::assign(&values);
+        }
         sink::sink(&values, &mut regions);
         match group::group(&values, &regions) {
             Ok(grouping) => {

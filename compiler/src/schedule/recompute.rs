@@ -118,7 +118,7 @@ fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> 
         let later = readers[id].iter().copied().filter(waits).map(pass).min()?;
         let work = (!node.stored && node.scope != 0).then(|| work(&values, id))??;
         let later = Later { values: &values, regions: &regions, readers: &readers, id, pass: later };
-        let gain = node.bytes().saturating_sub(later.waiting(&reads[id]));
+        let gain = values.bytes(id).saturating_sub(later.waiting(&reads[id]));
         Some(Candidate { entry, node: node.origin, work: work * dag.scopes[node.scope].count, gain })
     };
     let computed = (0..dag.nodes.len()).filter(|&id| values.computed[id]);

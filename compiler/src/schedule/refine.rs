@@ -85,8 +85,6 @@ fn renamed(exprs: &Exprs, extents: &[u64], rename: &mut dyn FnMut(u32) -> Index)
             Expr::Select(a, b, c) => Expr::Select(at(a), at(b), at(c)),
             Expr::ToFloat(a) => Expr::ToFloat(at(a)),
             Expr::ToInteger(a) => Expr::ToInteger(at(a)),
-            Expr::RoundBf16(a) => Expr::RoundBf16(at(a)),
-            Expr::RoundTf32(a) => Expr::RoundTf32(at(a)),
             Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => expr.clone(),
         };
         moved.push(result.add(expr));

@@ -125,7 +125,12 @@ struct Work {
 pub(super) fn select(dag: &Dag) -> Values<'_> {
     let users = dag.users();
     let mut selection = Selection {
-        values: Values { dag, computed: vec![false; dag.nodes.len()], layouts: BTreeMap::new() },
+        values: Values {
+            dag,
+            computed: vec![false; dag.nodes.len()],
+            layouts: BTreeMap::new(),
+            stored: dag.nodes.iter().map(|node| node.dtype).collect(),
+        },
         consumers: consumers(dag, &users),
         users,
         work: Vec::with_capacity(dag.nodes.len()),
@@ -211,7 +216,12 @@ impl Selection<'_> {
         let repeated = self.consumers[id] > 1 && work.operations > 0 && (large > 1 || work.operations > REPEATED_WORK);
         let expensive = !work.reads.is_empty() || work.draws || work.operations > REPEATED_WORK;
         let crosses = self.leaves_root(id) && work.operations > 0 && expensive;
-        repeated || crosses || work.operations > MAX_WORK || (work.operations >= SPREAD_WORK && self.is_spread(id))
+        let rounded = dag.nodes[id].op == Op::Unary(Unary::RoundBf16) && work.operations > 1;
+        rounded
+            || repeated
+            || crosses
+            || work.operations > MAX_WORK
+            || (work.operations >= SPREAD_WORK && self.is_spread(id))
     }
 
     /// Whether a root value is used within a repeat.
@@ -336,7 +346,7 @@ fn readable(values: &Values, id: Id, reading: Reading) -> bool {
 fn operations(op: &Op, dag: &Dag, id: Id) -> u32 {
     match op {
         Op::Unary(function) => match function {
-            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor => 1,
+            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor | Unary::RoundBf16 | Unary::RoundTf32 => 1,
             Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal => 4,
             Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf => 10,
         },

@@ -19,7 +19,7 @@ pub(super) fn sink(values: &Values, regions: &mut Regions) {
     for id in (0..values.dag.nodes.len()).rev() {
         if let Some(region) = later(values, regions, &readers[id], id) {
             let later = Later { values, regions, readers: &readers, id, pass: regions.list[region].pass };
-            if later.waiting(&reads[id]) <= values.dag.nodes[id].bytes() {
+            if later.waiting(&reads[id]) <= values.bytes(id) {
                 regions.of[id] = region;
             }
         }
@@ -61,7 +61,7 @@ impl Later<'_> {
     /// Bytes of what it reads that would have to wait for nothing else.
     pub fn waiting(&self, reads: &BTreeSet<Id>) -> u64 {
         let waiting = reads.iter().filter(|&&read| self.waits_only_here(read));
-        waiting.map(|&read| self.values.dag.nodes[read].bytes()).sum()
+        waiting.map(|&read| self.values.bytes(read)).sum()
     }
 
     fn waits_only_here(&self, read: Id) -> bool {

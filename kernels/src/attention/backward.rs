@@ -8,7 +8,7 @@ use crate::{
         builder::{Builder, Compare, Value},
         point::Point,
     },
-    ir::{AttentionBackward, ExprId, Index, Kernel, ReduceKind, Store},
+    ir::{AttentionBackward, Buffer, ExprId, Index, Kernel, ReduceKind, Store},
     micro::{MicroKernels, Step},
     stage::{Lowered, emit_stage, tile_count},
 };
@@ -92,7 +92,7 @@ pub(crate) fn lower(
     let shape = attention.shape;
     let sizes = Sizes::new(shape, micro);
     let mut operands = Operands::new();
-    let parts = parts(&mut operands, attention);
+    let parts = parts(&mut operands, attention, &kernel.buffers);
     let places = Places::new(sizes);
     let units = shape.batch * shape.kv_heads;
     let work = 3 * shape.batch * shape.heads * shape.queries * shape.keys * shape.channels;
@@ -109,7 +109,7 @@ pub(crate) fn lower(
     Lowered { stages: vec![(symbol, tiles)], scratch_bytes: 4 * places.end }
 }
 
-fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
+fn parts(operands: &mut Operands, attention: &AttentionBackward, buffers: &[Buffer]) -> Parts {
     let shape = attention.shape;
     let strides = [(0, shape.heads * shape.queries), (1, shape.queries), (2, 1)];
     let row = Index::linear(strides.map(|(var, stride)| (var, stride as i64)));
@@ -117,9 +117,9 @@ fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
         q: operands.load(&attention.q),
         k: operands.load(&attention.k),
         v: operands.load(&attention.v),
-        o: operands.load(&attention.o),
+        o: operands.factor(&attention.o, shape.precision, buffers),
         lse: operands.load(&row_view(&attention.lse)),
-        d_o: operands.load(&attention.d_o),
+        d_o: operands.factor(&attention.d_o, shape.precision, buffers),
         d_q: operands.store(&attention.d_q),
         d_k: operands.store(&attention.d_k),
         d_v: operands.store(&attention.d_v),

@@ -1,6 +1,6 @@
 //! What kernels of attention read and write, whatever they are lowered to: views as expressions over loop variables.
 
-use crate::ir::{Expr, ExprId, Exprs, Index, Store, View};
+use crate::ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, Unary, View};
 
 /// Loop variables of the views: batch, head, position, channel.
 pub(crate) const VARS: usize = 4;
@@ -28,6 +28,16 @@ impl Operands {
     /// What a view holds.
     pub fn load(&mut self, view: &View) -> ExprId {
         self.exprs.load(view.buffer, place(view))
+    }
+
+    /// What a view holds, rounded as a factor of a product is.
+    pub fn factor(&mut self, view: &View, precision: Precision, buffers: &[Buffer]) -> ExprId {
+        let value = self.load(view);
+        match (precision, buffers[view.buffer as usize].dtype) {
+            (Precision::Tf32, _) => self.exprs.add(Expr::Unary(Unary::RoundTf32, value)),
+            (Precision::Bf16, DType::F32) => self.exprs.add(Expr::Unary(Unary::RoundBf16, value)),
+            _ => value,
+        }
     }
 
     /// The accumulated value goes to where a view says.

@@ -4,7 +4,7 @@
 //! Coefficients of exp, log, sin and cos are those of the Cephes library (S. Moshier, single precision), those of
 //! erf are N. Juffa's (`erff`, 2015). Errors stay near one or two units in the last place.
 
-use super::builder::{Builder, Compare, Elem, Value};
+use super::builder::{Builder, Compare, Elem, Type, Value};
 use std::f32::consts::{FRAC_2_PI, LN_2, LOG2_E};
 
 /// Adding this to a float below 2^22 in magnitude rounds it to an integer, held in the low bits of the sum.
@@ -341,26 +341,34 @@ impl Builder {
         self.truncate(upper, Elem::I16)
     }
 
-    /// A pair of bfloat16 in each lane, held as f32: the first in the lower half.
-    pub fn pair_bf16(&mut self, first: Value, second: Value) -> Value {
-        let [first, second] = [first, second].map(|x| match x.ty.lanes {
-            1 => self.narrow_bf16(x),
+    /// Factors of pairs as stored bfloat16 (i16); they may be that already.
+    fn halves_of_pairs(&mut self, factors: [Value; 2]) -> [Value; 2] {
+        factors.map(|x| match x.ty {
+            Type { elem: Elem::I16, .. } => x,
+            Type { lanes: 1, .. } => self.narrow_bf16(x),
             _ => {
                 let narrow = self.float_to_bf16(x);
                 self.bitcast(narrow, Elem::I16)
             }
-        });
-        let [first, second] = [first, second].map(|x| self.extend_unsigned(x, Elem::I32));
+        })
+    }
+
+    /// A pair of bfloat16 in each lane, held as f32: the first in the lower half. The operands are f32, or stored
+    /// bfloat16.
+    pub fn pair_bf16(&mut self, first: Value, second: Value) -> Value {
+        let halves = self.halves_of_pairs([first, second]);
+        let [first, second] = halves.map(|x| self.extend_unsigned(x, Elem::I32));
         let second = self.shift_left(second, 16);
         let both = self.or(first, second);
         self.bitcast(both, Elem::F32)
     }
 
-    /// The lanes of `first`, then those of `second`, as bfloat16: a pair of neighbours in each lane, held as f32.
+    /// The lanes of `first`, then those of `second`, as bfloat16: a pair of neighbours in each lane, held as f32. The
+    /// operands are f32, or stored bfloat16.
     pub fn pairs_of_bf16(&mut self, first: Value, second: Value) -> Value {
-        let ty = first.ty;
+        let ty = Type::vector(Elem::F32, first.ty.lanes);
         let order: Vec<u32> = (0..2 * ty.lanes).collect();
-        let [first, second] = [first, second].map(|x| self.float_to_bf16(x));
+        let [first, second] = self.halves_of_pairs([first, second]);
         let narrow = self.shuffle(first, second, &order);
         self.reinterpret(narrow, ty)
     }

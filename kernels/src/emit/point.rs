@@ -220,14 +220,6 @@ impl<'a> Emitter<'a> {
                 let a = self.evaluate(point, *a);
                 self.b.saturating_int(a)
             }
-            Expr::RoundBf16(a) => {
-                let a = self.evaluate(point, *a);
-                self.b.round_bf16(a)
-            }
-            Expr::RoundTf32(a) => {
-                let a = self.evaluate(point, *a);
-                self.b.round_tf32(a)
-            }
             Expr::Random(draw) => self.random(point, draw),
             Expr::Accumulator(number) => {
                 point.accumulators[*number as usize].expect("verified: accumulators are read by later sweeps")
@@ -277,6 +269,8 @@ impl<'a> Emitter<'a> {
             Unary::Sign => b.sign(x),
             Unary::Floor => b.floor(x),
             Unary::Erf => b.erf(x),
+            Unary::RoundTf32 => b.round_tf32(x),
+            Unary::RoundBf16 => b.round_bf16(x),
         }
     }
 
@@ -445,13 +439,28 @@ impl Emitter<'_> {
 /// Memory.
 impl Emitter<'_> {
     fn load(&mut self, point: &mut Point, buffer: u32, index: &Index, guard: Option<Value>) -> Value {
+        let stored = self.load_stored(point, buffer, index, guard);
+        self.widen(buffer, stored)
+    }
+
+    /// The elements of bf16 (i16, one for each lane) that an expression is, if it is no more than that.
+    pub fn stored_bf16(&mut self, point: &mut Point, id: ExprId) -> Option<Value> {
+        let exprs = self.exprs;
+        let Expr::Load { buffer, index, guard: None } = exprs.get(id) else { return None };
+        if self.dtype(*buffer) != DType::Bf16 {
+            return None;
+        }
+        let stored = self.load_stored(point, *buffer, index, None);
+        let lanes = self.width(point);
+        Some(self.b.splat(stored, lanes))
+    }
+
+    /// As it lies in memory.
+    fn load_stored(&mut self, point: &mut Point, buffer: u32, index: &Index, guard: Option<Value>) -> Value {
         let guard = guard.map(|guard| self.is_set(guard));
         let uniform_guard = guard.is_none_or(|guard| guard.ty.lanes == 1);
         match self.lane_stride(point, index) {
-            Some(0) if uniform_guard => {
-                let stored = self.load_lane(point, buffer, index, 0, guard);
-                self.widen(buffer, stored)
-            }
+            Some(0) if uniform_guard => self.load_lane(point, buffer, index, 0, guard),
             Some(1) if self.can_mask(point, buffer, guard) => self.load_vector(point, buffer, index, guard),
             _ => self.gather(point, buffer, index, guard),
         }
@@ -466,14 +475,13 @@ impl Emitter<'_> {
     fn load_vector(&mut self, point: &mut Point, buffer: u32, index: &Index, guard: Option<Value>) -> Value {
         let address = self.element(point, buffer, index, 0);
         let ty = Type::vector(self.stored(buffer), self.lanes);
-        let stored = match self.mask(point, guard) {
+        match self.mask(point, guard) {
             None => self.b.load(address, ty, self.is_read_only(buffer)),
             Some(mask) => {
                 let zero = self.zero(ty);
                 self.b.masked_load(address, mask, zero)
             }
-        };
-        self.widen(buffer, stored)
+        }
     }
 
     /// The active lanes in which the guard holds; `None` if that is all of them.
@@ -495,8 +503,7 @@ impl Emitter<'_> {
                 false => self.zero(Type::scalar(self.stored(buffer))),
             })
             .collect();
-        let stored = self.b.assemble(&lanes);
-        self.widen(buffer, stored)
+        self.b.assemble(&lanes)
     }
 
     /// Loads one stored element. Where the guard does not hold, element 0 is read instead and dropped.

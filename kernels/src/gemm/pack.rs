@@ -9,7 +9,7 @@ use crate::{
         builder::{Compare, Value},
         point::Point,
     },
-    ir::{DType, Expr, ExprId, Precision},
+    ir::{DType, Expr, ExprId, Precision, Unary},
     micro::Step,
 };
 
@@ -333,7 +333,7 @@ impl Lowering<'_> {
         let exists = self.e.b.compare(Compare::Less, first, last);
         let next = self.e.b.min_signed(next, last);
         let value = self.at_element(point, root, next);
-        let zero = self.e.b.float(value.ty.lanes, 0.0);
+        let zero = self.e.b.zero(value.ty);
         self.e.b.select(exists, value, zero)
     }
 
@@ -347,7 +347,7 @@ impl Lowering<'_> {
             Step::Bf16Pair => {
                 let second = self.e.b.plus(first, lanes);
                 let second = match active.checked_sub(lanes) {
-                    None | Some(0) => self.e.b.float(self.e.lanes, 0.0),
+                    None | Some(0) => self.e.b.zero(value.ty),
                     Some(rest) => self.elements_from(point, root, (second, rest)),
                 };
                 self.e.b.pairs_of_bf16(value, second)
@@ -365,19 +365,24 @@ impl Lowering<'_> {
         if self.plan.step == Step::Float || active == u64::from(self.e.lanes) {
             return value;
         }
-        let (mask, zeros) = (self.e.b.mask(self.e.lanes, active as u32), self.e.b.float(self.e.lanes, 0.0));
+        let (mask, zeros) = (self.e.b.mask(self.e.lanes, active as u32), self.e.b.zero(value.ty));
         self.e.b.select(mask, value, zeros)
     }
 
-    /// A factor at a point, rounded as the product wants it; the rounding to pairs comes later.
+    /// A factor at a point, rounded as the product wants it; the rounding to pairs comes later, for what is not stored
+    /// in bf16.
     fn factor(&mut self, point: &mut Point, root: ExprId) -> Value {
         if self.plan.step == Step::Bf16Pair {
-            let exact = if let Expr::RoundBf16(inner) = self.gemm.exprs.get(root) { *inner } else { root };
-            return self.e.evaluate_wide(point, exact);
+            let exact = match self.gemm.exprs.get(root) {
+                Expr::Unary(Unary::RoundBf16, inner) => *inner,
+                _ => root,
+            };
+            let stored = self.e.stored_bf16(point, exact);
+            return stored.unwrap_or_else(|| self.e.evaluate_wide(point, exact));
         }
         let value = self.e.evaluate_wide(point, root);
         let rounded = match self.gemm.exprs.get(root) {
-            Expr::RoundBf16(_) | Expr::RoundTf32(_) => true,
+            Expr::Unary(Unary::RoundBf16 | Unary::RoundTf32, _) => true,
             Expr::Load { buffer, .. } => self.e.dtype(*buffer) == DType::Bf16,
             _ => false,
         };

@@ -42,10 +42,6 @@ pub enum Expr {
     ToFloat(ExprId),
     /// f32 to i32, toward zero.
     ToInteger(ExprId),
-    /// f32 rounded to bfloat16, still held as f32.
-    RoundBf16(ExprId),
-    /// f32 rounded to tf32 (see [`super::Precision::Tf32`]), still held as f32.
-    RoundTf32(ExprId),
     /// A random draw in f32; see [`Draw`].
     Random(Draw),
     /// An accumulator of an earlier sweep, or the sum of a [`super::Gemm`].
@@ -119,9 +115,7 @@ impl Exprs {
             Expr::Position(index) => index.values(),
             Expr::Random(draw) => draw.element.values(),
             Expr::Load { index, guard, .. } => guard.iter().copied().chain(index.values()).collect(),
-            Expr::Unary(_, a) | Expr::ToFloat(a) | Expr::ToInteger(a) | Expr::RoundBf16(a) | Expr::RoundTf32(a) => {
-                vec![*a]
-            }
+            Expr::Unary(_, a) | Expr::ToFloat(a) | Expr::ToInteger(a) => vec![*a],
             Expr::Binary(_, a, b) => vec![*a, *b],
             Expr::Select(a, b, c) => vec![*a, *b, *c],
         }
@@ -146,8 +140,6 @@ impl Exprs {
                 Expr::Select(a, b, c) => Expr::Select(at(a), at(b), at(c)),
                 Expr::ToFloat(a) => Expr::ToFloat(at(a)),
                 Expr::ToInteger(a) => Expr::ToInteger(at(a)),
-                Expr::RoundBf16(a) => Expr::RoundBf16(at(a)),
-                Expr::RoundTf32(a) => Expr::RoundTf32(at(a)),
                 Expr::Random(draw) => Expr::Random(Draw { element: index(&draw.element), ..draw.clone() }),
             };
             moved.push(mapped.add(node));

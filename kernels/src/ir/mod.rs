@@ -15,7 +15,7 @@ pub use batch::{Batch, Part};
 pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
-pub use ops::{Binary, Unary};
+pub use ops::{Binary, Unary, round_bf16, round_tf32};
 pub use verify::{ElementType, MAX_BUFFERS};
 
 use serde::{Deserialize, Serialize};

@@ -32,6 +32,10 @@ pub enum Unary {
     Floor,
     /// Gauss error function.
     Erf,
+    /// Rounded to tf32 (see [`super::Precision::Tf32`]); still an f32.
+    RoundTf32,
+    /// Rounded to bfloat16, nearest even; still an f32.
+    RoundBf16,
 }
 
 /// Functions of two numbers.
@@ -77,6 +81,8 @@ impl Unary {
             Unary::Sign => "sign",
             Unary::Floor => "floor",
             Unary::Erf => "erf",
+            Unary::RoundTf32 => "round_tf32",
+            Unary::RoundBf16 => "round_bf16",
         }
     }
 
@@ -97,6 +103,8 @@ impl Unary {
             Unary::Sign => x.signum(),
             Unary::Floor => x.floor(),
             Unary::Erf => erf(x),
+            Unary::RoundTf32 => round_tf32(x as f32).into(),
+            Unary::RoundBf16 => round_bf16(x as f32).into(),
         }
     }
 }
@@ -135,6 +143,23 @@ impl Binary {
             Binary::Equal => truth(a == b),
         }
     }
+}
+
+/// Rounds to bfloat16, nearest even; NaN becomes the quiet NaN.
+pub fn round_bf16(value: f32) -> f32 {
+    if value.is_nan() {
+        return f32::from_bits(0x7FC0_0000);
+    }
+    let bits = value.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+}
+
+/// Rounds to tf32: ten bits of mantissa, nearest, ties away from zero; NaN becomes the quiet NaN.
+pub fn round_tf32(value: f32) -> f32 {
+    if value.is_nan() {
+        return f32::from_bits(0x7FC0_0000);
+    }
+    f32::from_bits((value.to_bits() + 0x1000) & !0x1FFF)
 }
 
 /// Error function by its Maclaurin series below 3 and the continued fraction of erfc (Abramowitz and Stegun 7.1.6,

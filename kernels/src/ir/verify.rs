@@ -155,7 +155,7 @@ impl Kernel {
                 verify_bounds(index, buffer.elements, extents, guard.is_some())?;
                 Ok(if buffer.dtype == DType::I32 { Integer } else { Float })
             }
-            Expr::Unary(_, a) | Expr::RoundBf16(a) | Expr::RoundTf32(a) => is(a, Float).map(|()| Float),
+            Expr::Unary(_, a) => is(a, Float).map(|()| Float),
             Expr::ToInteger(a) => is(a, Float).map(|()| Integer),
             Expr::ToFloat(a) => is(a, Integer).map(|()| Float),
             Expr::Binary(function, a, b) => {

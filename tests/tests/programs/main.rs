@@ -17,4 +17,5 @@ mod private_runs;
 mod private_traces;
 mod rows;
 mod torch;
+mod traffic;
 mod workloads;

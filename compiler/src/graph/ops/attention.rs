@@ -47,7 +47,7 @@ impl AttentionBackward {
         operands: "q, k, v, o, lse as of Attention, g as o",
         result: "as q; 1: as k; 2: as v",
         meaning: "the gradients of q, k and v, with softmax(z) recomputed as exp(z - lse). Factors of all products are \
-                  rounded to `precision`, those weights and the gradients of z among them",
+                  rounded to `precision`, those weights and the gradients of z among them, o and g too",
         gradient: "none: made after differentiation",
     };
 }
@@ -197,7 +197,7 @@ impl<'a> Heads<'a> {
     fn backward(&self, o: &Tensor, lse: &Tensor, g: &Tensor) -> [Tensor; 3] {
         let [mut dq, mut dk, mut dv] = [self.q, self.k, self.v].map(|x| Tensor::full(x.ty.clone(), 0.0));
         for (query, at) in self.queries().enumerate() {
-            let delta: f64 = row(o, at).iter().zip(row(g, at)).map(|(x, y)| x * y).sum();
+            let delta = self.dot(row(o, at), row(g, at));
             for s in self.keys().filter(|&s| self.sees(at[2], s)) {
                 let key = self.key(at, s);
                 let weight = (self.score(at, s) - lse.data[query]).exp();

@@ -12,8 +12,9 @@ impl Unary {
         name: "Unary",
         operands: "x: f32",
         result: "as x",
-        meaning: "neg, abs, exp, log, sqrt, rsqrt, reciprocal, tanh, sin, cos, sign, floor or erf of each element",
-        gradient: "`g f'(x)`; sign and floor pass none, abs passes 0 at 0, sqrt at 0 is infinite",
+        meaning: "neg, abs, exp, log, sqrt, rsqrt, reciprocal, tanh, sin, cos, sign, floor, erf or round_bf16 of each element",
+        gradient: "`g f'(x)`; sign and floor pass none, abs passes 0 at 0, sqrt at 0 is infinite; \
+                   round_bf16 rounds g alike",
     };
 }
 
@@ -37,6 +38,7 @@ impl Rule for Unary {
         let (x, y) = (call.operands[0], call.node);
         let derivative = match self.0 {
             F1::Neg => return Some(call.graph.negative(call.seed)),
+            round @ (F1::RoundBf16 | F1::RoundTf32) => return Some(call.graph.unary(round, call.seed)),
             F1::Log => return Some(call.graph.over(call.seed, x)),
             F1::Abs => call.graph.unary(F1::Sign, x),
             F1::Exp => y,

@@ -3,7 +3,9 @@
 
 use super::Builder;
 use crate::graph::{Contraction, NodeId, Op};
-use trainc_kernels::ir::{Binary, ReduceKind, Unary};
+use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
+
+const ROUND: Op = Op::Unary(Unary::RoundBf16);
 
 /// An operand of a contraction with the labels of its axes.
 type Labelled = (NodeId, Vec<u8>);
@@ -21,6 +23,7 @@ impl Builder {
             .or_else(|| self.degenerate(c, &left, &right))
             .or_else(|| self.without_sign(c, x, y))
             .or_else(|| self.without_factor(c, x, y))
+            .or_else(|| self.without_rounding(c, [x, y]))
     }
 
     fn contract_labelled(&mut self, (x, lhs): Labelled, (y, rhs): Labelled, c: &Contraction) -> NodeId {
@@ -120,6 +123,13 @@ impl Builder {
         };
         let product = self.build(Op::Contract(c.clone()), &operands);
         Some(self.scale(product, factor))
+    }
+
+    /// Factors that the contraction rounds, as they were before they were rounded.
+    fn without_rounding(&mut self, c: &Contraction, factors: [NodeId; 2]) -> Option<NodeId> {
+        let exact = factors.map(|x| if *self.op(x) == ROUND { self.operand(x) } else { x });
+        let changes = c.precision == Precision::Bf16 && exact != factors;
+        changes.then(|| self.build(Op::Contract(c.clone()), &exact))
     }
 
     /// A node that is a multiple, by its form.

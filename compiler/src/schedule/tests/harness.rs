@@ -3,7 +3,7 @@
 use crate::{
     graph::{Bindings, Graph, Op, Output, Tensor, TensorType, interpret},
     program::{Input, Parameter, Program, State, TrainSettings},
-    schedule::{Plan, Request, ScheduleError, schedule},
+    schedule::{Persistent, Plan, Request, ScheduleError, assemble, dag::Choices, schedule},
     source::{FileId, Span},
 };
 use std::collections::BTreeMap;
@@ -144,6 +144,15 @@ impl Case {
         }
     }
 
+    /// The plan with all values in f32.
+    pub fn wide_plan(&self) -> Plan {
+        let program = self.program();
+        let entries: &[(&str, &Graph)] = &[("step", &self.graph)];
+        let request = Request { program: &program, entries, memory_budget: None, target: Default::default() };
+        let choices = vec![Choices { wide: true, ..Choices::default() }];
+        assemble(&request, &Persistent::new(&program), choices).unwrap_or_else(|error| panic!("{error}"))
+    }
+
     pub fn plan(&self, memory_budget: Option<u64>) -> Plan {
         self.plan_for(Target::default(), memory_budget)
     }
@@ -156,25 +165,8 @@ impl Case {
 
     /// The arena after a plan has run on the case's bindings.
     pub fn run(&self, plan: &Plan) -> Memory {
-        let (entry, bindings) = (&plan.entries[0], self.bindings());
-        let mut memory = Memory::new(plan);
-        for (word, place) in [bindings.seed as u32, (bindings.seed >> 32) as u32, bindings.step, bindings.steps]
-            .iter()
-            .zip((plan.control_offset as usize..).step_by(4))
-        {
-            memory.bytes[place..place + 4].copy_from_slice(&word.to_le_bytes());
-        }
-        for (n, spec) in plan.tensors.iter().enumerate() {
-            let number = n as u32;
-            let states = self.parameters.len() as u32;
-            let value =
-                if number < states { &bindings.parameters[&number] } else { &bindings.states[&(number - states)] };
-            memory.write(spec.offset, value);
-        }
-        for (input, (number, _)) in entry.inputs.iter().zip(self.inputs()) {
-            memory.write(input.offset, &bindings.inputs[&number]);
-        }
-        memory.run(&plan.kernels, entry);
+        let mut memory = Memory::of(self, plan);
+        memory.step(self, plan);
         memory
     }
 }
@@ -187,6 +179,40 @@ pub struct Memory {
 impl Memory {
     pub fn new(plan: &Plan) -> Memory {
         Memory { bytes: (0..plan.arena_bytes).map(|n| if n % 4 == 3 { 0x7F } else { 0xC1 }).collect() }
+    }
+
+    /// The arena as it is before the first step of a case.
+    pub fn of(case: &Case, plan: &Plan) -> Memory {
+        let bindings = case.bindings();
+        let mut memory = Memory::new(plan);
+        let control = [bindings.seed as u32, (bindings.seed >> 32) as u32, bindings.step, bindings.steps];
+        for (word, place) in control.iter().zip((plan.control_offset as usize..).step_by(4)) {
+            memory.bytes[place..place + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        for (n, spec) in plan.tensors.iter().enumerate() {
+            let number = n as u32;
+            let states = case.parameters.len() as u32;
+            let value = match number < states {
+                true => &bindings.parameters[&number],
+                false => &bindings.states[&(number - states)],
+            };
+            memory.write(spec.offset, value);
+        }
+        memory
+    }
+
+    /// One step of a case.
+    pub fn step(&mut self, case: &Case, plan: &Plan) {
+        let (entry, bindings) = (&plan.entries[0], case.bindings());
+        for (input, (number, _)) in entry.inputs.iter().zip(case.inputs()) {
+            self.write(input.offset, &bindings.inputs[&number]);
+        }
+        self.run(&plan.kernels, entry);
+    }
+
+    /// What lies at an offset.
+    pub fn bytes_at(&self, offset: u64, count: u64) -> Vec<u8> {
+        self.bytes[offset as usize..(offset + count) as usize].to_vec()
     }
 
     pub fn write(&mut self, offset: u64, tensor: &Tensor) {
@@ -209,6 +235,10 @@ impl Memory {
     }
 
     fn buffer(&self, offset: u64, dtype: DType, elements: u64) -> HostBuffer {
+        if dtype == DType::Bf16 {
+            let element = |place| u16::from_le_bytes([self.bytes[place], self.bytes[place + 1]]);
+            return HostBuffer::Bf16((0..elements as usize).map(|n| element(offset as usize + 2 * n)).collect());
+        }
         let tensor = self.read(offset, &TensorType { dtype, shape: vec![elements] });
         match dtype {
             DType::I32 => HostBuffer::I32(tensor.data.iter().map(|&x| x as i32).collect()),
@@ -220,12 +250,17 @@ impl Memory {
         let tensor = match buffer {
             HostBuffer::I32(data) => Tensor::i32(&[data.len() as u64], data),
             HostBuffer::F32(data) => Tensor::f32(&[data.len() as u64], data.iter().map(|&x| x.into()).collect()),
-            HostBuffer::Bf16(_) => unreachable!("no bf16 in memory"),
+            HostBuffer::Bf16(data) => {
+                let places = (offset as usize..).step_by(2);
+                return data.iter().zip(places).for_each(|(element, place)| {
+                    self.bytes[place..place + 2].copy_from_slice(&element.to_le_bytes());
+                });
+            }
         };
         self.write(offset, &tensor);
     }
 
-    pub fn run(&mut self, kernels: &[Kernel], entry: &Entry) {
+    fn run(&mut self, kernels: &[Kernel], entry: &Entry) {
         for launch in &entry.launches {
             let kernel = &kernels[launch.kernel as usize];
             assert_no_overlap(kernel, &launch.args);

@@ -6,8 +6,9 @@ mod programs;
 mod stacks;
 
 use crate::graph::Rows;
-use harness::{Case, check, check_within};
+use harness::{Case, Memory, check, check_within};
 use programs::*;
+use trainc_kernels::ir::{DType, Precision};
 
 #[test]
 fn a_multilayer_perceptron_trains_as_the_graph_says() {
@@ -85,6 +86,30 @@ fn a_memory_budget_is_met_by_recomputing_or_refused_with_the_least_that_was_foun
     );
 }
 
+/// Bytes of parameters, states and reports after three steps.
+fn trained(case: &Case, plan: &super::Plan) -> Vec<Vec<u8>> {
+    let mut memory = Memory::of(case, plan);
+    (0..3).for_each(|_| memory.step(case, plan));
+    let tensors = plan.tensors.iter().map(|tensor| (tensor.offset, &tensor.shape));
+    let reports = plan.entries[0].outputs.iter().map(|report| (report.offset, &report.shape));
+    tensors.chain(reports).map(|(offset, shape)| memory.bytes_at(offset, 4 * shape.iter().product::<u64>())).collect()
+}
+
+#[test]
+fn values_are_kept_in_bf16_where_that_changes_no_bit() {
+    let gpt = || Gpt { precision: Precision::Bf16, ..Gpt::SMALL }.step();
+    for case in [gpt().rewritten(11), gpt().done(11)] {
+        let (narrow, wide) = (case.plan(None), case.wide_plan());
+        let kept = |plan: &super::Plan, dtype| {
+            let buffers = plan.kernels.iter().flat_map(|kernel| &kernel.buffers);
+            buffers.filter(|buffer| buffer.dtype == dtype).count()
+        };
+        assert!(kept(&narrow, DType::Bf16) > 20 && kept(&wide, DType::Bf16) == 0);
+        assert!(narrow.arena_bytes < wide.arena_bytes, "{} and {}", narrow.arena_bytes, wide.arena_bytes);
+        assert!(trained(&case, &narrow) == trained(&case, &wide));
+    }
+}
+
 #[test]
 fn kernels_are_the_same_at_any_depth_and_launches_grow_with_it() {
     let plan = |depth| Gpt { depth, ..Gpt::SMALL }.step().rewritten(11).plan(None);
@@ -101,7 +126,7 @@ fn kernels_are_the_same_at_any_depth_and_launches_grow_with_it() {
 /// GPT-2 with 124 M parameters, four sequences of 64 tokens, AdamW: parameters and states are 1.49 GB, gradients 0.5 GB.
 #[test]
 fn gpt2_trains_in_little_more_than_parameters_states_and_gradients() {
-    let gpt = Gpt { depth: 12, width: 768, heads: 12, vocab: 50257, batch: 4, context: 64 };
+    let gpt = Gpt { depth: 12, width: 768, heads: 12, vocab: 50257, batch: 4, context: 64, ..Gpt::SMALL };
     let plan = gpt.step().rewritten(50257).plan(None);
     assert!(plan.arena_bytes < 2_600_000_000, "{} bytes", plan.arena_bytes);
     let report = &plan.report.entries[0];
@@ -125,7 +150,7 @@ fn rows_in_chunks_train_as_the_graph_says() {
 
 #[test]
 fn logits_exist_in_full_only_where_there_is_memory_or_little_to_gain() {
-    let gpt = Gpt { depth: 2, width: 768, heads: 12, vocab: 50257, batch: 4, context: 1024 };
+    let gpt = Gpt { depth: 2, width: 768, heads: 12, vocab: 50257, batch: 4, context: 1024, precision: Precision::F32 };
     let case = gpt.step().rewritten(50257);
     let in_chunks = |plan: &super::Plan| {
         let report = &plan.report.entries[0];

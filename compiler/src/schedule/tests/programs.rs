@@ -15,12 +15,15 @@ pub struct Builder {
     pub g: Graph,
     pub parameters: Vec<Vec<u64>>,
     pub states: Vec<Vec<u64>>,
+    /// Of products.
+    pub precision: Precision,
     inputs: u32,
 }
 
 impl Builder {
     pub fn new() -> Self {
-        Self { g: Graph::new("step"), parameters: Vec::new(), states: Vec::new(), inputs: 0 }
+        let (parameters, states) = (Vec::new(), Vec::new());
+        Self { g: Graph::new("step"), parameters, states, precision: Precision::F32, inputs: 0 }
     }
 
     pub fn input(&mut self, ty: TensorType) -> NodeId {
@@ -46,7 +49,7 @@ impl Builder {
 
     pub fn contract(&mut self, a: NodeId, b: NodeId, labels: &str) -> NodeId {
         let labels: Vec<&[u8]> = labels.split([',', '>']).map(str::as_bytes).collect();
-        self.g.contract(a, b, [labels[0], labels[1], labels[2]], Precision::F32)
+        self.g.contract(a, b, [labels[0], labels[1], labels[2]], self.precision)
     }
 
     /// `x + b`, b along the last axes.
@@ -257,15 +260,17 @@ pub struct Gpt {
     pub vocab: u64,
     pub batch: u64,
     pub context: u64,
+    pub precision: Precision,
 }
 
 impl Gpt {
-    pub const SMALL: Gpt = Gpt { depth: 3, width: 16, heads: 2, vocab: 11, batch: 2, context: 6 };
+    pub const SMALL: Gpt =
+        Gpt { depth: 3, width: 16, heads: 2, vocab: 11, batch: 2, context: 6, precision: Precision::F32 };
 
     /// A pre-norm GPT with tied embedding, learned positions and biases, and its training step.
     pub fn step(self) -> Builder {
-        let Gpt { depth, width: d, heads, vocab, batch, context } = self;
-        let mut b = Builder::new();
+        let Gpt { depth, width: d, heads, vocab, batch, context, precision } = self;
+        let mut b = Builder { precision, ..Builder::new() };
         let tokens = b.input(TensorType::i32([batch, context]));
         let targets = b.input(TensorType::i32([batch, context]));
         let table = b.parameter(&[vocab, d]);

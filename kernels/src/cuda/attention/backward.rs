@@ -12,7 +12,7 @@ use crate::{
         builder::{Builder, Value},
         point::Point,
     },
-    ir::{AttentionBackward, Binary, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep},
+    ir::{AttentionBackward, Binary, Buffer, Expr, ExprId, Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep},
 };
 
 /// Slices of channels of each gradient that a block keeps in registers.
@@ -36,7 +36,7 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &AttentionBackw
     let channels = Channels::new(shape.channels, MOST_KEPT);
     let mut operands = Operands::new();
     let parts = parts(&mut operands, attention);
-    let row_sums = nest::lower_stage(b, &kernel.buffers, &delta(attention), format!("{name}_0"));
+    let row_sums = nest::lower_stage(b, &kernel.buffers, &delta(attention, &kernel.buffers), format!("{name}_0"));
     let mut stages = vec![row_sums];
     let shared = (shape.batch * channels.groups(), THREADS as u32);
     let of_queries = shared.0 * shape.heads * shape.queries.div_ceil(TILE);
@@ -73,13 +73,12 @@ fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
 }
 
 /// `delta[row] = Σ_e do[row][e] · o[row][e]`
-pub(super) fn delta(attention: &AttentionBackward) -> Nest {
+pub(super) fn delta(attention: &AttentionBackward, buffers: &[Buffer]) -> Nest {
     let shape = attention.shape;
-    let mut exprs = Exprs::default();
-    let d_o = exprs.load(attention.d_o.buffer, super::place(&attention.d_o));
-    let o = exprs.load(attention.o.buffer, super::place(&attention.o));
+    let mut operands = Operands::new();
+    let [d_o, o] = [&attention.d_o, &attention.o].map(|view| operands.factor(view, shape.precision, buffers));
+    let Operands { mut exprs, accumulator: sum } = operands;
     let value = exprs.add(Expr::Binary(Binary::Mul, d_o, o));
-    let sum = exprs.add(Expr::Accumulator(0));
     let store = Store { buffer: attention.delta, index: row_index(attention), value: sum, accumulate: false };
     let reduction = Reduction { kind: ReduceKind::Sum, value };
     Nest {

@@ -10,7 +10,7 @@ mod forward;
 pub(super) mod tensor;
 
 use crate::{
-    attention::operands::{CHANNEL, Operands, POSITION, VARS, place, row_view},
+    attention::operands::{CHANNEL, Operands, POSITION, VARS, row_view},
     cuda::DeviceStage,
     emit::{
         builder::{Block, Builder, Compare, Elem, Type, Value},

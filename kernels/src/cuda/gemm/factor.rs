@@ -1,8 +1,8 @@
 //! The way of a factor to shared memory.
 //!
-//! A factor that is an array in memory, contiguous along its own dims or along the contraction, is moved by 16 bytes: for
-//! strict f32 by asynchronous copies, which no register sees; for tensor cores through registers, where it is rounded.
-//! Anything else is evaluated element by element. Shared memory keeps the order of memory, so that both ends are
+//! A factor that is an array in memory, contiguous along its own dims or along the contraction, is moved by 16 bytes: by
+//! asynchronous copies, which no register sees, if it lies there as it is multiplied; an array of f32 goes to tensor cores
+//! through registers, where it is rounded. Anything else is evaluated element by element. Shared memory keeps the order of memory, so that both ends are
 //! contiguous.
 
 use super::{Lowering, Place, THREADS, Tile, decode};
@@ -11,8 +11,8 @@ use crate::{
     ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
 };
 
-/// Elements of a vector of 16 bytes.
-const VECTOR: u64 = 4;
+/// Bytes that a thread moves at once.
+const VECTOR_BYTES: u64 = 16;
 
 /// What a factor is and how it is kept.
 #[derive(Clone, Debug)]
@@ -27,14 +27,23 @@ pub(super) struct Factor {
     depth: u64,
     /// Contiguous along the contraction rather than along the own dims.
     pub along_depth: bool,
-    /// The array and the index, if it is moved by vectors.
-    array: Option<(u32, Index)>,
+    /// If it is moved by vectors, the array.
+    array: Option<Array>,
     /// Bytes of an element in shared memory.
     pub size: u64,
     /// Bytes that a line is longer than it must be, so that lines start in different banks.
     padding: u64,
     /// Where it begins in a stage, in bytes.
     pub offset: u64,
+}
+
+/// An array whose elements along a line lie side by side, in vectors of 16 bytes.
+#[derive(Clone, Debug)]
+struct Array {
+    buffer: u32,
+    index: Index,
+    /// Bytes of an element.
+    size: u64,
 }
 
 /// Left and right factor.
@@ -72,7 +81,7 @@ impl Factor {
 
     /// Whether copies bypass the registers.
     pub fn is_asynchronous(&self) -> bool {
-        self.array.is_some() && self.size == 4
+        self.array.as_ref().is_some_and(|array| array.size == self.size)
     }
 
     /// Elements that are contiguous in shared memory, and lines of them.
@@ -91,7 +100,7 @@ impl Factor {
 
     /// Elements that a thread moves at once.
     fn vector(&self) -> u64 {
-        if self.array.is_some() { VECTOR } else { 1 }
+        self.array.as_ref().map_or(1, |array| VECTOR_BYTES / array.size)
     }
 
     /// How often a thread moves something.
@@ -108,19 +117,21 @@ fn contiguous(gemm: &Gemm, value: ExprId, var: u32) -> bool {
     loads.any(|index| index.stride_of(var, &gemm.exprs) == Some(1))
 }
 
-/// The array that a factor is, if four elements along `var`, the last of the dims `line`, always lie side by side and at a
-/// multiple of 16 bytes. Arguments of a launch whose size is such a multiple begin at one.
-fn vectors(kernel: &Kernel, gemm: &Gemm, value: ExprId, (line, var): (&[u64], u32)) -> Option<(u32, Index)> {
+/// The array that a factor is, if the elements of a vector along `var`, the last of the dims `line`, always lie side by
+/// side and at a multiple of 16 bytes. Arguments of a launch whose size is such a multiple begin at one.
+fn vectors(kernel: &Kernel, gemm: &Gemm, value: ExprId, (line, var): (&[u64], u32)) -> Option<Array> {
     let Expr::Load { buffer, index, guard: None } = gemm.exprs.get(value) else { return None };
     let array = &kernel.buffers[*buffer as usize];
+    let size = array.dtype.bytes();
+    let (vector, step) = (VECTOR_BYTES / size, (VECTOR_BYTES / size) as i64);
     let stride = |other: u32| index.stride_of(other, &gemm.exprs);
     let vars = (gemm.batch.len() + gemm.m.len() + gemm.n.len() + gemm.k.len()) as u32;
-    let others = (0..vars).all(|other| other == var || stride(other).is_some_and(|stride| stride % 4 == 0));
+    let others = (0..vars).all(|other| other == var || stride(other).is_some_and(|stride| stride % step == 0));
     let base = index.evaluate(&vec![0; vars as usize], &mut |_| 0);
-    let whole = line.last().is_some_and(|last| last.is_multiple_of(VECTOR));
-    let fits = array.dtype == DType::F32 && array.elements.is_multiple_of(VECTOR);
-    let aligned = others && base % 4 == 0 && index.values().is_empty();
-    (fits && whole && aligned && stride(var) == Some(1)).then(|| (*buffer, index.clone()))
+    let whole = line.last().is_some_and(|last| last.is_multiple_of(vector));
+    let kept = gemm.precision == Precision::Bf16 || array.dtype == DType::F32;
+    let aligned = others && base % step == 0 && index.values().is_empty() && array.elements.is_multiple_of(vector);
+    (kept && whole && aligned && stride(var) == Some(1)).then(|| Array { buffer: *buffer, index: index.clone(), size })
 }
 
 /// Elements on their way, those of one vector together.
@@ -232,7 +243,7 @@ impl Lowering<'_> {
         let (own, along, exists) = self.coordinates(place, (side, factor), depth, turn);
         let (line, element) = self.position(place, factor, turn);
         let to = self.kept_at(factor, stage, line, element);
-        let (buffer, index) = factor.array.clone().expect("asynchronous factors are arrays");
+        let Array { buffer, index, .. } = factor.array.clone().expect("asynchronous factors are arrays");
         let mut point = self.factor_point(place, factor, own, along);
         // An address that does not exist is not read, but must be one.
         let base = self.e.pointer(buffer);
@@ -251,7 +262,7 @@ impl Lowering<'_> {
                 let value = self.e.evaluate(&mut point, factor.value);
                 self.e.b.splat(value, 1)
             }
-            Some((buffer, index)) => {
+            Some(Array { buffer, index, .. }) => {
                 let address = self.e.element(&mut point, *buffer, index, 0);
                 self.e.b.load_aligned(address, ty, 16, true)
             }

@@ -44,7 +44,8 @@ pub(in crate::cuda::attention) fn lower(
     let shape = attention.shape;
     let mut operands = Operands::new();
     let parts = parts(&mut operands, kernel, attention);
-    let mut stages = vec![nest::lower_stage(b, &kernel.buffers, &delta(attention), format!("{name}_0"))];
+    let mut stages =
+        vec![nest::lower_stage(b, &kernel.buffers, &delta(attention, &kernel.buffers), format!("{name}_0"))];
     let groups = channels(&shape).div_ceil(MOST_KEPT);
     let of_queries = shape.batch * shape.heads * shape.queries.div_ceil(TILE);
     let of_keys = shape.batch * shape.kv_heads * shape.keys.div_ceil(TILE);

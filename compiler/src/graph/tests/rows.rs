@@ -3,21 +3,23 @@
 use super::*;
 use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
 
-const BATCH: u64 = 4;
 const CONTEXT: u64 = 6;
 const WIDTH: u64 = 3;
 const CLASSES: u64 = 40;
 
-/// What is done with logits `[BATCH, CONTEXT, CLASSES]` to give a loss.
+/// What is done with logits `[batch, CONTEXT, CLASSES]` to give a loss.
 type Loss = fn(&mut Graph, NodeId) -> NodeId;
 
-/// Numbers of the classes that are meant, `[BATCH, CONTEXT]`.
-fn targets(graph: &mut Graph) -> NodeId {
-    graph.add(Op::Input { index: 0, ty: TensorType::i32([BATCH, CONTEXT]) }, &[])
+/// Numbers of the classes that are meant, `[batch, CONTEXT]`.
+fn targets(graph: &mut Graph, logits: NodeId) -> NodeId {
+    let shape = &graph.shape(logits)[..2];
+    graph.add(Op::Input { index: 0, ty: TensorType::i32(shape) }, &[])
 }
 
+/// A number for each row, copied along its classes.
 fn spread(graph: &mut Graph, rows: NodeId) -> NodeId {
-    graph.broadcast(rows, &[0, 1], &[BATCH, CONTEXT, CLASSES])
+    let shape = [graph.shape(rows), &[CLASSES]].concat();
+    graph.broadcast(rows, &[0, 1], &shape)
 }
 
 /// Log of the sum of exponentials of each row.
@@ -34,9 +36,9 @@ fn log_total(graph: &mut Graph, logits: NodeId) -> NodeId {
 
 /// Negative log-likelihood of each position.
 fn surprise(graph: &mut Graph, logits: NodeId) -> NodeId {
-    let targets = targets(graph);
+    let targets = targets(graph, logits);
     // The classes come first, as they do in what the checker writes.
-    let shape = vec![CLASSES, BATCH, CONTEXT];
+    let shape = [&[CLASSES], graph.shape(targets)].concat();
     let class = graph.add(Op::Iota { axis: 0, shape: shape.clone() }, &[]);
     let wanted = graph.broadcast(targets, &[1, 2], &shape);
     let hit = graph.binary(Binary::Equal, class, wanted);
@@ -57,9 +59,8 @@ fn mean(graph: &mut Graph, x: NodeId) -> NodeId {
 /// Mean over the positions whose target is not 0.
 fn masked(graph: &mut Graph, logits: NodeId) -> NodeId {
     let loss = surprise(graph, logits);
-    let targets = targets(graph);
-    let zero = graph.integer(0);
-    let zero = graph.broadcast(zero, &[], &[BATCH, CONTEXT]);
+    let targets = targets(graph, logits);
+    let zero = graph.full_like(0.0, targets);
     let counts = graph.binary(Binary::Less, zero, targets);
     let kept = graph.times(loss, counts);
     let (kept, counts) = (graph.sum_all(kept), graph.sum_all(counts));
@@ -87,17 +88,17 @@ fn plain(graph: &mut Graph, logits: NodeId) -> NodeId {
 const LOSSES: [(&str, Loss); 3] = [("plain", plain), ("masked", masked), ("smoothed", smoothed)];
 
 /// A head on hidden states, with the gradients of both, the mean of the loss and how many rows are right.
-fn head(loss: Loss) -> Problem {
+fn head(batch: u64, loss: Loss) -> Problem {
     let mut graph = Graph::new("test");
-    let shapes: [&[u64]; 2] = [&[BATCH, CONTEXT, WIDTH], &[CLASSES, WIDTH]];
+    let shapes: [&[u64]; 2] = [&[batch, CONTEXT, WIDTH], &[CLASSES, WIDTH]];
     let mut bindings = Bindings::default();
     let mut parameters = Vec::new();
     for (index, shape) in (0..).zip(shapes) {
         parameters.push(graph.add(Op::Parameter { index, shape: shape.to_vec() }, &[]));
         bindings.parameters.insert(index, noise(index, shape));
     }
-    let classes = (0..BATCH * CONTEXT).map(|i| (i * i % CLASSES) as f64).collect();
-    bindings.inputs.insert(0, Tensor::new(TensorType::i32([BATCH, CONTEXT]), classes));
+    let classes = (0..batch * CONTEXT).map(|i| (i * i % CLASSES) as f64).collect();
+    bindings.inputs.insert(0, Tensor::new(TensorType::i32([batch, CONTEXT]), classes));
     let logits = graph.contract(parameters[0], parameters[1], [&[0, 1, 2], &[3, 2], &[0, 1, 3]], Precision::F32);
     let loss = loss(&mut graph, logits);
     let best = graph.add(Op::Reduce { kind: ReduceKind::ArgMax, axes: vec![2] }, &[logits]);
@@ -130,21 +131,28 @@ fn largest(graph: &Graph) -> u64 {
 
 #[test]
 fn losses_and_their_gradients_are_the_same_in_chunks() {
-    for (name, loss) in LOSSES {
-        let Problem { graph, bindings, .. } = head(loss);
-        let rows = Rows::largest(&graph, 0).expect("the logits");
-        assert_eq!(rows.counts(&graph), [2, 4], "{name}: chunks of whole sequences");
-        for count in rows.counts(&graph) {
-            let chunked = rows.chunked(&graph, count);
-            agree(name, &bindings, [&graph, &chunked]);
-            assert_eq!(largest(&chunked), BATCH * CONTEXT * CLASSES / count, "{name}: no value of all rows is left");
+    // Chunks are whole sequences if these can be shared out, else parts of all sequences.
+    for (batch, counts) in [(4, vec![2, 4]), (7, vec![7]), (11, vec![2, 3, 6]), (1, vec![2])] {
+        for (name, loss) in LOSSES {
+            let Problem { graph, bindings, .. } = head(batch, loss);
+            let rows = Rows::largest(&graph, 0).expect("the logits");
+            assert_eq!(rows.counts(&graph), counts, "{name}, batch {batch}");
+            for count in rows.counts(&graph) {
+                let chunked = rows.chunked(&graph, count);
+                agree(name, &bindings, [&graph, &chunked]);
+                assert_eq!(
+                    largest(&chunked),
+                    batch * CONTEXT * CLASSES / count,
+                    "{name}: no value of all rows is left"
+                );
+            }
         }
     }
 }
 
 #[test]
 fn rows_that_others_read_stay() {
-    let mut problem = head(plain);
+    let mut problem = head(4, plain);
     let logits = problem.graph.ids().find(|&id| matches!(problem.graph.node(id).op, Op::Contract(_)));
     problem.graph.set_output(Output::Report("logits".into()), logits.expect("there are logits"));
     assert!(Rows::largest(&problem.graph, 0).is_none());
@@ -156,17 +164,17 @@ fn a_norm_over_the_batch_keeps_rows_together() {
         let square = graph.times(logits, logits);
         let over_rows = graph.sum(square, &[0, 1]);
         let root = graph.unary(Unary::Sqrt, over_rows);
-        let wide = graph.broadcast(root, &[2], &[BATCH, CONTEXT, CLASSES]);
+        let wide = graph.broadcast(root, &[2], &[4, CONTEXT, CLASSES]);
         let normal = graph.over(logits, wide);
         plain(graph, normal)
     };
-    assert!(Rows::largest(&head(coupled).graph, 0).is_none());
+    assert!(Rows::largest(&head(4, coupled).graph, 0).is_none());
 }
 
 #[test]
 fn a_value_below_the_limit_stays() {
-    let graph = head(plain).graph;
-    let bytes = 4 * BATCH * CONTEXT * CLASSES;
+    let graph = head(4, plain).graph;
+    let bytes = 4 * 4 * CONTEXT * CLASSES;
     assert!(Rows::largest(&graph, bytes).is_some() && Rows::largest(&graph, bytes + 1).is_none());
 }
 

@@ -5,12 +5,13 @@
 //! slices of a stack) has one type.
 
 use super::{
-    dag::{Dag, Home, Id},
+    dag::{Dag, Home, Id, Node},
     lower::Values,
 };
 use crate::graph::Op;
 use std::collections::BTreeMap;
 use trainc_kernels::ir::{Binary, DType, Precision, Unary, round_bf16};
+use trainc_runtime::abi::ARGUMENT_ALIGNMENT;
 
 /// The operand of [`Op::AttentionBackward`] that is no factor of a product.
 const LOG_SUM_EXP: usize = 4;
@@ -18,25 +19,26 @@ const LOG_SUM_EXP: usize = 4;
 /// By node, the type of its elements in memory.
 pub(super) fn assign(values: &Values) -> Vec<DType> {
     let dag = values.dag;
-    if !dag.nodes.iter().any(|node| precision(&node.op) == Some(Precision::Bf16)) {
+    let is_bf16 = |node: &Node| precision(&node.op) == Some(Precision::Bf16);
+    if !dag.nodes.iter().any(is_bf16) {
         return dag.nodes.iter().map(|node| node.dtype).collect();
     }
-    let buffers = Buffers::new(dag);
+    let (buffers, users, exact) = (Buffers::new(dag), dag.users(), exact(dag));
     let mut narrow: Vec<bool> = (0..dag.nodes.len()).map(|id| is_open(values, id)).collect();
-    let users = dag.users();
     loop {
-        let readers = Readers { values, users: &users, narrow: &narrow };
-        let next = buffers.settled(|id| readers.may_be_narrow(id));
+        let rounded = rounded_by_readers(values, &users, &narrow);
+        let next = buffers.settled(|id| narrow[id] && (exact[id] || rounded[id]));
         if next == narrow {
             break;
         }
         narrow = next;
     }
-    let dtype = |(node, narrow): (&super::dag::Node, bool)| if narrow { DType::Bf16 } else { node.dtype };
+    let dtype = |(node, narrow): (&Node, bool)| if narrow { DType::Bf16 } else { node.dtype };
     dag.nodes.iter().zip(narrow).map(dtype).collect()
 }
 
-/// Whether a value lies in a buffer whose type is open: no tensor, input or report, and nothing that is added up there.
+/// Whether a value lies in a buffer whose type is open: no tensor, input or report, nothing that is added up there, and
+/// no slice whose neighbour would begin at an odd place.
 fn is_open(values: &Values, id: Id) -> bool {
     let dag = values.dag;
     let node = &dag.nodes[id];
@@ -45,8 +47,10 @@ fn is_open(values: &Values, id: Id) -> bool {
         Op::Input { .. } | Op::Parameter { .. } | Op::State { .. } | Op::Scatter { .. } | Op::SumInstances
     );
     let has_place = matches!(dag.homes.get(&id), Some(Home::Tensor(_) | Home::Under(_)));
+    let is_slice = matches!(node.op, Op::Layer { .. }) || matches!(dag.homes.get(&id), Some(Home::Slice(_)));
+    let is_aligned = !is_slice || (node.elements() * DType::Bf16.bytes()).is_multiple_of(ARGUMENT_ALIGNMENT);
     let is_output = dag.outputs.iter().any(|(_, output)| dag.storage(*output) == id);
-    node.dtype == DType::F32 && values.in_memory(id) && !fixed && !has_place && !is_output
+    node.dtype == DType::F32 && values.in_memory(id) && !fixed && !has_place && is_aligned && !is_output
 }
 
 /// Which nodes lie in one buffer, as a forest of sets.
@@ -92,46 +96,59 @@ impl Buffers {
     }
 }
 
-/// Who reads values, given which of them are kept in bf16.
-struct Readers<'a> {
-    values: &'a Values<'a>,
-    users: &'a [Vec<Id>],
-    narrow: &'a [bool],
+/// By node, whether all that read it round it, given which values are kept in bf16.
+fn rounded_by_readers(values: &Values, users: &[Vec<Id>], narrow: &[bool]) -> Vec<bool> {
+    let mut rounded = vec![false; narrow.len()];
+    for id in (0..narrow.len()).rev() {
+        let rounds = |&user: &Id| match reading(values.dag, user, id) {
+            Reading::Rounds => true,
+            Reading::Computes => false,
+            Reading::HandsOn if values.in_memory(user) => narrow[user],
+            Reading::HandsOn => rounded[user],
+        };
+        rounded[id] = users[id].iter().all(rounds);
+    }
+    rounded
 }
 
-impl Readers<'_> {
-    fn may_be_narrow(&self, id: Id) -> bool {
-        self.narrow[id] && (is_exact(self.values.dag, id) || self.users[id].iter().all(|&user| self.rounds(user, id)))
-    }
-
-    /// Whether what `user` makes of the operand `id` is the same if that is rounded first.
-    fn rounds(&self, user: Id, id: Id) -> bool {
-        let node = &self.values.dag.nodes[user];
-        match &node.op {
-            Op::AttentionBackward(_) if node.operands[LOG_SUM_EXP] == id => false,
-            Op::Unary(Unary::RoundBf16) => true,
-            op if precision(op).is_some() => precision(op) == Some(Precision::Bf16),
-            // These lie in the same buffer, or read no memory.
-            Op::Layer { .. } | Op::Stack { .. } | Op::Last | Op::Carry { .. } => true,
-            Op::SumInstances | Op::Project { .. } => true,
-            op if !hands_on(op, node.operands.iter().position(|&operand| operand == id)) => false,
-            _ if self.values.in_memory(user) => self.narrow[user],
-            _ => self.users[user].iter().all(|&next| self.rounds(next, user)),
-        }
-    }
+/// What a node does with an operand.
+enum Reading {
+    /// The same as with the operand rounded to bf16, or nothing.
+    Rounds,
+    /// Its elements become elements of the result as they are.
+    HandsOn,
+    Computes,
 }
 
-/// Whether all elements of a value are numbers of bf16.
-fn is_exact(dag: &Dag, id: Id) -> bool {
-    let node = &dag.nodes[id];
-    let all = |operands: &[Id]| operands.iter().all(|&operand| is_exact(dag, operand));
+fn reading(dag: &Dag, user: Id, operand: Id) -> Reading {
+    let node = &dag.nodes[user];
     match &node.op {
-        Op::Unary(Unary::RoundBf16) => true,
-        Op::Constant { value, .. } => f64::from(round_bf16(value.get() as f32)) == value.get(),
-        Op::Unary(Unary::Neg | Unary::Abs) | Op::Binary(Binary::Max | Binary::Min) => all(&node.operands),
-        op if hands_on(op, Some(1)) => all(&node.operands[usize::from(*op == Op::Select)..]),
-        _ => false,
+        Op::AttentionBackward(_) if node.operands[LOG_SUM_EXP] == operand => Reading::Computes,
+        op if precision(op) == Some(Precision::Bf16) => Reading::Rounds,
+        Op::Unary(Unary::RoundBf16) => Reading::Rounds,
+        // These lie in the same buffer, or read no memory.
+        Op::Layer { .. } | Op::Stack { .. } | Op::Last | Op::Carry { .. } => Reading::Rounds,
+        Op::SumInstances | Op::Project { .. } => Reading::Rounds,
+        op if hands_on(op, node.operands.iter().position(|&other| other == operand)) => Reading::HandsOn,
+        _ => Reading::Computes,
     }
+}
+
+/// By node, whether all its elements are numbers of bf16.
+fn exact(dag: &Dag) -> Vec<bool> {
+    let mut exact: Vec<bool> = Vec::with_capacity(dag.nodes.len());
+    for node in &dag.nodes {
+        let all = |operands: &[Id]| operands.iter().all(|&operand| exact[operand]);
+        let is_exact = match &node.op {
+            Op::Unary(Unary::RoundBf16) => true,
+            Op::Constant { value, .. } => f64::from(round_bf16(value.get() as f32)) == value.get(),
+            Op::Unary(Unary::Neg | Unary::Abs) | Op::Binary(Binary::Max | Binary::Min) => all(&node.operands),
+            op if hands_on(op, Some(1)) => all(&node.operands[usize::from(*op == Op::Select)..]),
+            _ => false,
+        };
+        exact.push(is_exact);
+    }
+    exact
 }
 
 /// What the factors of an operation's products are rounded to.

@@ -2,8 +2,7 @@
 //! that weights and gradients of scores become left factors again.
 
 use super::{
-    BLOCK, COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, channels, is_vector, result_bytes,
-    tile_bytes,
+    BLOCK, COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, channels, result_bytes, tile_bytes, vector,
 };
 use crate::{
     cuda::{
@@ -68,8 +67,8 @@ fn kept(channels: u64) -> u64 {
 
 fn parts(operands: &mut Operands, kernel: &Kernel, attention: &AttentionBackward) -> Parts {
     let mut source = |view: &View| {
-        let by_vectors = is_vector(view, &kernel.buffers, &attention.shape);
-        Source { load: operands.load(view), by_vectors }
+        let vector = vector(view, &kernel.buffers, &attention.shape);
+        Source { load: operands.load(view), vector }
     };
     let [q, k, v, d_o] = [&attention.q, &attention.k, &attention.v, &attention.d_o].map(&mut source);
     Parts {

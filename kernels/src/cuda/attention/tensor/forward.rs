@@ -1,7 +1,7 @@
 //! Attention forward on tensor cores.
 
 use super::{
-    ACROSS, BLOCK, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, channels, is_vector, result_bytes, tile_bytes,
+    ACROSS, BLOCK, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, channels, result_bytes, tile_bytes, vector,
 };
 use crate::{
     cuda::{
@@ -52,8 +52,8 @@ pub(in crate::cuda::attention) fn lower(
     let shape = attention.shape;
     let mut operands = Operands::new();
     let mut source = |view: &View| {
-        let by_vectors = is_vector(view, &kernel.buffers, &shape);
-        Source { load: operands.load(view), by_vectors }
+        let vector = vector(view, &kernel.buffers, &shape);
+        Source { load: operands.load(view), vector }
     };
     let [q, k, v] = [&attention.q, &attention.k, &attention.v].map(&mut source);
     let lse = attention.lse.as_ref().map(|lse| operands.store(&row_view(lse)));

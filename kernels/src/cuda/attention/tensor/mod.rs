@@ -17,7 +17,7 @@ use crate::{
         builder::{Block, Compare, Elem, Type, Value},
         point::Point,
     },
-    ir::{AttentionShape, Buffer, DType, Expr, ExprId, Precision, Store, View},
+    ir::{AttentionShape, Buffer, Expr, ExprId, Precision, Store, View},
 };
 
 const WARPS: u64 = 4;
@@ -58,19 +58,21 @@ fn result_bytes(channels: u64) -> u64 {
     4 * TILE * (channels + 4)
 }
 
-/// Whether four channels of a view lie side by side at a multiple of 16 bytes.
-fn is_vector(view: &View, buffers: &[Buffer], shape: &AttentionShape) -> bool {
+/// Channels of a view that a thread moves at once: those of 16 bytes, if they lie side by side at a multiple of as many.
+fn vector(view: &View, buffers: &[Buffer], shape: &AttentionShape) -> u64 {
     let buffer = &buffers[view.buffer as usize];
+    let vector = 16 / buffer.dtype.bytes();
     let [batch, head, position, channel] = view.strides;
     let steps = [batch, head, position, view.offset, shape.channels, buffer.elements];
-    buffer.dtype == DType::F32 && channel == 1 && steps.iter().all(|step| step.is_multiple_of(4))
+    if channel == 1 && steps.iter().all(|step| step.is_multiple_of(vector)) { vector } else { 1 }
 }
 
 /// A factor in memory.
 #[derive(Clone, Copy)]
 struct Source {
     load: ExprId,
-    by_vectors: bool,
+    /// As [`vector`] says.
+    vector: u64,
 }
 
 /// The fragments of sums of a warp, 4 values each.
@@ -105,21 +107,23 @@ impl Lowering<'_> {
 
     /// Copies a tile of rows of an operand, rounded to bf16; zeros where there is nothing.
     fn load_tile(&mut self, source: Source, head: &Point, rows: Rows, offset: u64) {
-        let (width, vector) = (channels(&self.shape), if source.by_vectors { 4 } else { 1 });
+        let (width, vector) = (channels(&self.shape), source.vector);
         let open = self.e.b.begin_count(TILE * width / (THREADS * vector), &[]);
         let position = self.e.b.times(open.counter, THREADS);
         let position = self.e.b.add(position, self.thread);
         let (place, row) = self.e.b.split(position, width / vector);
         let channel = self.e.b.times(place, vector);
         let at = self.e.b.add(rows.first, row);
-        let values = self.elements(source, head, (rows, at), channel);
+        let value = self.elements(source, head, (rows, at), channel);
         let address = self.tile_at(offset, row, channel);
-        match &values[..] {
-            [value] => {
-                let stored = self.e.b.narrow_bf16(*value);
+        match value.ty {
+            Type { elem: Elem::I32, .. } => self.e.b.store_aligned(value, address, 16),
+            Type { lanes: 1, .. } => {
+                let stored = self.e.b.narrow_bf16(value);
                 self.e.b.store(stored, address);
             }
-            _ => {
+            ty => {
+                let values: Vec<Value> = (0..ty.lanes).map(|lane| self.e.b.extract(value, lane)).collect();
                 let pairs: Vec<Value> = values.chunks(2).map(|pair| self.e.b.pack_bf16(pair[0], pair[1])).collect();
                 let vector = self.e.b.assemble(&pairs);
                 self.e.b.store_aligned(vector, address, 8);
@@ -128,15 +132,18 @@ impl Lowering<'_> {
         self.e.b.end_loop(open, &[]);
     }
 
-    /// Neighbouring channels of a row of an operand.
-    fn elements(&mut self, source: Source, head: &Point, (rows, at): (Rows, Value), channel: Value) -> Vec<Value> {
-        let lanes = if source.by_vectors { 4 } else { 1 };
-        let ty = Type::vector(Elem::F32, lanes);
+    /// Neighbouring channels of a row of an operand: f32, or pairs of bf16 (i32) as they are stored.
+    fn elements(&mut self, source: Source, head: &Point, (rows, at): (Rows, Value), channel: Value) -> Value {
+        let ty = match source.vector {
+            1 => Type::scalar(Elem::F32),
+            4 => Type::vector(Elem::F32, 4),
+            pairs => Type::vector(Elem::I32, pairs as u32 / 2),
+        };
         let exists = self.existing(rows, at, channel);
         let open = exists.map(|exists| self.e.b.begin_if(exists, &[ty]));
         let mut point = head.at(POSITION, at).at(CHANNEL, channel);
         let mut value = match self.e.exprs.get(source.load) {
-            Expr::Load { buffer, index, .. } if source.by_vectors => {
+            Expr::Load { buffer, index, .. } if source.vector > 1 => {
                 let (buffer, index) = (*buffer, index.clone());
                 let address = self.e.element(&mut point, buffer, &index, 0);
                 self.e.b.load_aligned(address, ty, 16, true)
@@ -148,7 +155,7 @@ impl Lowering<'_> {
             let zero = self.e.b.zero(ty);
             value = self.e.b.end_if(open, &[zero])[0];
         }
-        (0..lanes).map(|lane| self.e.b.extract(value, lane)).collect()
+        value
     }
 
     /// As [`Lowering::exists`], with channels padded to whole multiplications only.

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 use trainc_kernels::ir::{Binary, DType, Precision, Unary, round_bf16};
 use trainc_runtime::abi::ARGUMENT_ALIGNMENT;
 
-/// The operand of [`Op::AttentionBackward`] that is no factor of a product.
+/// The operand of [`Op::AttentionBackward`] that is no factor of a product, and the result of [`Op::Attention`] that it is.
 const LOG_SUM_EXP: usize = 4;
+const IS_LOG_SUM_EXP: Op = Op::Project { index: 1 };
 
 /// By node, the type of its elements in memory.
 pub(super) fn assign(values: &Values) -> Vec<DType> {
@@ -46,11 +47,18 @@ fn is_open(values: &Values, id: Id) -> bool {
         node.op,
         Op::Input { .. } | Op::Parameter { .. } | Op::State { .. } | Op::Scatter { .. } | Op::SumInstances
     );
+    let is_log_sum_exp = node.op == IS_LOG_SUM_EXP && matches!(dag.nodes[node.operands[0]].op, Op::Attention(_));
     let has_place = matches!(dag.homes.get(&id), Some(Home::Tensor(_) | Home::Under(_)));
     let is_slice = matches!(node.op, Op::Layer { .. }) || matches!(dag.homes.get(&id), Some(Home::Slice(_)));
     let is_aligned = !is_slice || (node.elements() * DType::Bf16.bytes()).is_multiple_of(ARGUMENT_ALIGNMENT);
     let is_output = dag.outputs.iter().any(|(_, output)| dag.storage(*output) == id);
-    node.dtype == DType::F32 && values.in_memory(id) && !fixed && !has_place && is_aligned && !is_output
+    node.dtype == DType::F32
+        && values.in_memory(id)
+        && !fixed
+        && !is_log_sum_exp
+        && !has_place
+        && is_aligned
+        && !is_output
 }
 
 /// Which nodes lie in one buffer, as a forest of sets.

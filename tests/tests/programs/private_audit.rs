@@ -105,8 +105,8 @@ fn rows(session: &Session) -> Vec<f64> {
     (0..CANARIES).map(|canary| scale * tables.iter().flat_map(|table| &table[row(canary)]).sum::<f64>()).collect()
 }
 
-/// By the share of right guesses. The highest scores are taken for members, as many of the lowest for others; about the rest no guess is
-/// made.
+/// By the share of right guesses. The highest scores are taken for members, as many of the lowest for others; about the rest no
+/// guess is made.
 fn by_guesses(scores: &[f64]) -> f64 {
     const MADE: usize = 400;
     let mut order: Vec<usize> = (0..CANARIES).collect();

@@ -10,13 +10,14 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # need no device and are not redistributed.
 CUDA_VENV := target/cuda-venv
 
-.PHONY: help demo test test-ptxas lint setup digits bless bench
+.PHONY: help demo test test-ptxas lint setup digits private-report bless bench
 
 help:
 	@echo "make demo    train a byte-level GPT on Rust sources, on this CPU, in a few minutes"
 	@echo "make test    everything that CI checks"
 	@echo "make test-ptxas  assemble the CUDA code of every example with NVIDIA's ptxas (from the Python package index)"
 	@echo "make digits  write dsl-examples/digits.csv (8x8 digits, from the scikit-learn package)"
+	@echo "make private-report  private digits with and without filters, over five seeds: table and plots in runs/private_report"
 	@echo "make bless   rewrite golden pages and generated spec tables after a look at the difference"
 	@echo "make bench   step times of the workloads in dsl-examples/bench, beside PyTorch's if target/torch has it"
 
@@ -57,10 +58,15 @@ setup:
 	fi
 
 # The digits come with scikit-learn; no network beyond the package registry.
-digits:
+digits: dsl-examples/digits.csv
+
+dsl-examples/digits.csv:
 	python3 -m venv target/digits-venv
 	target/digits-venv/bin/pip install -q scikit-learn
-	target/digits-venv/bin/python dsl-examples/write_digits.py dsl-examples/digits.csv
+	target/digits-venv/bin/python dsl-examples/write_digits.py $@
+
+private-report: setup digits
+	cargo run --release -p trainc-tests --example private_report
 
 bless:
 	BLESS=1 cargo test --workspace

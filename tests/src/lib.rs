@@ -11,6 +11,7 @@ use trainc::source::{FileId, SourceMap, Span};
 pub mod arbitrary;
 pub mod golden;
 pub mod markdown;
+pub mod private_digits;
 pub mod program;
 
 /// The root of the workspace.

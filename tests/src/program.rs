@@ -50,6 +50,11 @@ pub fn check(name: &str, text: &str, set: &[(&str, &str)]) -> Result<Program, St
     check_with_data(name, text, set, None)
 }
 
+/// A program text whose data lie in a folder, checked; panics with the rendered diagnostics if it is wrong.
+pub fn checked_in(base: &Path, name: &str, text: &str) -> Program {
+    check_with_data(name, text, &[], Some(base)).unwrap_or_else(|found| panic!("{found}"))
+}
+
 /// Checks a program text whose data lie in a folder.
 fn check_with_data(name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Result<Program, String> {
     let settings: Vec<(String, String)> = set.iter().map(|&(name, value)| (name.into(), value.into())).collect();
@@ -78,11 +83,19 @@ pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> A
     artifact_with_data(isa, name, text, set, None)
 }
 
+/// The artifact of a checked program for this machine.
+pub fn artifact_of(name: &str, program: Program) -> Artifact {
+    let compilation = Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"));
+    packed(compilation, trainc_kernels::host_isa(), name, Provenance { text: name.into(), digest: name.into() })
+}
+
 fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
-    compile_with_data(name, text, set, data)
-        .artifact(&[isa], &provenance)
-        .unwrap_or_else(|error| panic!("{name}: {error}"))
+    packed(compile_with_data(name, text, set, data), isa, name, provenance)
+}
+
+fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Provenance) -> Artifact {
+    compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// A session that runs a program text.

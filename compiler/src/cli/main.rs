@@ -12,7 +12,6 @@ mod generate;
 mod inspect;
 mod output;
 mod plan;
-mod plot;
 mod privacy;
 mod profile;
 mod progress;

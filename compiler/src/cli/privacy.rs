@@ -4,11 +4,11 @@ use super::{
     arguments::{self, Privacy},
     failure::Failure,
     output,
-    plot::{Curve, Plot},
     table::Table,
 };
 use serde_json::json;
 use std::path::Path;
+use trainc::plot::{Curve, Plot};
 use trainc_runtime::privacy::{self, Accountant, Mechanism};
 
 /// Points of a plotted curve.
@@ -138,15 +138,15 @@ impl Guarantee {
         if self.mechanism.steps == 0 || !self.pld.is_finite() || !self.rdp.is_finite() {
             return Err(Failure::misuse("--plot: without steps or without noise there is no curve to draw"));
         }
-        let mut curves = vec![Curve { name: "RDP".into(), points: self.curve(Accountant::Rdp)? }];
+        let mut curves = vec![Curve::new("RDP", self.curve(Accountant::Rdp)?)];
         if self.accountant == Accountant::Pld {
-            curves.insert(0, Curve { name: "PLD".into(), points: self.curve(Accountant::Pld)? });
+            curves.insert(0, Curve::new("PLD", self.curve(Accountant::Pld)?));
         }
         let title = format!(
             "Privacy spent: q = {:.4}, \u{3c3} = {:.4}, \u{3b4} = {:.2e}",
             self.mechanism.sampling_rate, self.mechanism.noise_multiplier, self.delta
         );
-        let text = Plot { title, x: "steps".into(), y: "\u{3b5}".into(), curves }.to_svg();
+        let text = Plot { title, x: "steps".into(), y: "\u{3b5}".into(), floor: 0.0, curves }.to_svg();
         trainc_runtime::atomic::write_file(path, text.as_bytes())
             .map_err(|error| Failure::run(format!("cannot write {}: {error}", path.display())))
     }

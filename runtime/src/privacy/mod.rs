@@ -5,8 +5,10 @@
 //! depend on the results of earlier ones; whatever is computed from noisy sums alone costs nothing.
 //!
 //! [`epsilon`] composes any number of such steps, [`noise_multiplier`] and [`steps`] are its inverses, and a [`Ledger`]
-//! accompanies a running session. Every answer is an upper bound; `spec/privacy.md` derives the formulas.
+//! accompanies a running session. Every answer is an upper bound; `spec/privacy.md` derives the formulas. Lower bounds,
+//! which an attack on a real run proves, are in [`audit`].
 
+pub mod audit;
 mod calibrate;
 pub mod gaussian;
 mod ledger;
@@ -59,6 +61,17 @@ pub enum Error {
     /// The target or the budget is not positive.
     #[error("epsilon {0} is not a positive number: without any privacy loss nothing can be learned")]
     Epsilon(f64),
+    /// A bound is never certain.
+    #[error("confidence {0} is outside (0, 1): write for example 0.95")]
+    Confidence(f64),
+    /// A part is larger than what it is a part of.
+    #[error("{part} of {whole}: there cannot be more answers than trials, nor more guesses than canaries")]
+    Counts {
+        /// How many were counted.
+        part: u64,
+        /// Out of how many.
+        whole: u64,
+    },
     /// No step to calibrate for.
     #[error("0 steps need no noise: give a number of steps of at least 1")]
     NoSteps,

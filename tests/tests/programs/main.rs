@@ -9,6 +9,8 @@ mod front_end_fuzz;
 mod generated;
 mod layers;
 mod private;
+mod private_audit;
+mod private_error;
 mod private_runs;
 mod private_traces;
 mod torch;

@@ -226,21 +226,12 @@ fn private_example(name: &str) -> String {
 }
 
 #[test]
-fn private_training_takes_the_same_steps() {
-    let test = "private_training_takes_the_same_steps";
-    compared(test, "dp_digits", &private_example("dp_digits"), Bound::Relative(1e-5));
-}
-
-#[test]
-fn private_training_with_a_low_pass_filter_takes_the_same_steps() {
-    let test = "private_training_with_a_low_pass_filter_takes_the_same_steps";
-    compared(test, "doppler", &private_example("doppler"), Bound::Relative(1e-5));
-}
-
-#[test]
-fn private_training_with_a_kalman_filter_takes_the_same_steps() {
-    let test = "private_training_with_a_kalman_filter_takes_the_same_steps";
-    compared(test, "disk", &private_example("disk"), Bound::Relative(1e-5));
+fn private_training_takes_the_same_steps_with_and_without_filters() {
+    clean("private_training_takes_the_same_steps_with_and_without_filters", || {
+        for name in ["dp_digits", "doppler", "disk"] {
+            compare(name, &private_example(name), Bound::Relative(1e-5));
+        }
+    });
 }
 
 /// Copies go by two streams: one for what fits a small buffer, one for the rest.

@@ -2,10 +2,10 @@
 
 use crate::{
     diagnostic::Diagnostic,
-    graph::Graph,
+    ladder::{self, Rung},
     program::Program,
-    rewrite::{self, Rewritten},
-    schedule::{self, Plan, Request, ScheduleError},
+    rewrite::{self, Rewritten, cost::Machine},
+    schedule::{Plan, ScheduleError},
     source::Span,
 };
 use serde::Serialize;
@@ -19,6 +19,8 @@ use trainc_runtime::privacy;
 pub struct Compilation {
     /// The checked program.
     pub program: Program,
+    /// How its entries were rewritten: the memory budget has a part in it.
+    pub options: rewrite::Options,
     /// Its entries after rewriting, by name: `step`, `evaluate`, `generate`.
     pub entries: Vec<(&'static str, Rewritten)>,
     /// Kernels, launches and offsets.
@@ -61,14 +63,8 @@ impl Compilation {
     /// If the schedule cannot be made, e.g. within the memory budget.
     pub fn for_target(program: Program, target: Target) -> Result<Self, ScheduleError> {
         let mut milliseconds = BTreeMap::new();
-        let entries = timed(&mut milliseconds, "rewrite", || rewrite_entries(&program));
-        let plan = timed(&mut milliseconds, "schedule", || {
-            let graphs: Vec<(&str, &Graph)> =
-                entries.iter().map(|(name, rewritten)| (*name, &rewritten.graph)).collect();
-            let memory_budget = program.train.memory.map(|(bytes, _)| bytes);
-            schedule::schedule(&Request { program: &program, entries: &graphs, memory_budget, target })
-        })?;
-        Ok(Self { program, entries, plan, milliseconds })
+        let Rung { options, entries, plan } = ladder::climb(&program, target, &mut milliseconds)?;
+        Ok(Self { program, options, entries, plan, milliseconds })
     }
 
     /// Generates code for these instruction sets, all of the target that was scheduled for, and packs the artifact. `sources` identifies the program: its text,
@@ -120,6 +116,11 @@ impl Compilation {
             item: train.item.clone(),
             flops_per_step: self.flops_per_step(),
         }
+    }
+
+    /// How much dearer stored results were than the machine has them, for the graphs to keep to the memory budget.
+    pub fn price_of_storing(&self) -> u64 {
+        self.options.machine.stored / Machine::CPU.stored
     }
 
     /// Floating-point operations of one step, as launched.
@@ -221,27 +222,4 @@ pub struct Provenance {
     pub text: String,
     /// blake3 over all sources and settings, in hex.
     pub digest: String,
-}
-
-/// How the entries of a program are rewritten.
-pub fn rewrite_options(program: &Program) -> rewrite::Options {
-    rewrite::Options { precision: program.train.precision, ..rewrite::Options::default() }
-}
-
-fn rewrite_entries(program: &Program) -> Vec<(&'static str, Rewritten)> {
-    let graphs = [
-        ("step", Some(&program.step)),
-        ("accumulate", program.accumulate.as_ref()),
-        ("evaluate", program.evaluate.as_ref()),
-        ("generate", program.generate.as_ref()),
-    ];
-    let options = rewrite_options(program);
-    graphs.into_iter().filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, &options)))).collect()
-}
-
-fn timed<T>(milliseconds: &mut BTreeMap<&'static str, f64>, stage: &'static str, work: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
-    let result = work();
-    milliseconds.insert(stage, start.elapsed().as_secs_f64() * 1e3);
-    result
 }

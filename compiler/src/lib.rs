@@ -8,6 +8,7 @@ pub mod check;
 pub mod compile;
 pub mod diagnostic;
 pub mod graph;
+mod ladder;
 pub mod plot;
 pub mod program;
 pub mod rewrite;

@@ -13,6 +13,7 @@ pub mod golden;
 pub mod markdown;
 pub mod private_digits;
 pub mod program;
+pub mod traces;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

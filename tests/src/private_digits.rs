@@ -4,6 +4,7 @@
 
 use crate::program;
 use std::path::{Path, PathBuf};
+use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
     Options, Session,
     artifact::{Artifact, TensorKind},
@@ -188,7 +189,7 @@ impl AllRecords {
 }
 
 fn artifact(base: &Path, text: &str) -> Artifact {
-    program::artifact_of("digits", program::checked_in(base, "digits", text))
+    program::artifact_of("digits", program::checked_in(base, "digits", text), Target::Cpu, host_isa())
 }
 
 fn open(artifact: &Artifact, base: &Path, options: Options) -> Session {

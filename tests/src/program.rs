@@ -8,6 +8,7 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
+use trainc_kernels::Target;
 use trainc_runtime::{
     Options, Session, Values,
     artifact::{Artifact, Isa},
@@ -83,12 +84,6 @@ pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> A
     artifact_with_data(isa, name, text, set, None)
 }
 
-/// The artifact of a checked program for this machine.
-pub fn artifact_of(name: &str, program: Program) -> Artifact {
-    let compilation = Compilation::new(program).unwrap_or_else(|error| panic!("{name}: {error}"));
-    packed(compilation, trainc_kernels::host_isa(), name, Provenance { text: name.into(), digest: name.into() })
-}
-
 fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
     let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
     packed(compile_with_data(name, text, set, data), isa, name, provenance)
@@ -96,6 +91,12 @@ fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], da
 
 fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Provenance) -> Artifact {
     compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The artifact of a checked program for an instruction set of a kind of machine; panics with the reason if there is none.
+pub fn artifact_of(name: &str, program: Program, target: Target, isa: Isa) -> Artifact {
+    let compilation = Compilation::for_target(program, target).unwrap_or_else(|error| panic!("{name}: {error}"));
+    packed(compilation, isa, name, Provenance { text: name.into(), digest: name.into() })
 }
 
 /// A session that runs a program text.

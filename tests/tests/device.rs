@@ -6,7 +6,6 @@
 
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
-use trainc::compile::{Compilation, Provenance};
 use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
     Batch, Options, RunDirectory, Session, Values,
@@ -14,7 +13,7 @@ use trainc_runtime::{
     device::Place,
     load_newest, train,
 };
-use trainc_tests::program;
+use trainc_tests::{program, traces::Recorded};
 
 /// Set in the child.
 const CHILD: &str = "TRAINC_DEVICE_TEST_CHILD";
@@ -33,12 +32,13 @@ enum Bound {
 
 /// Trains a program in a child on both machines; the emulator must not complain. Returns its report.
 fn compared(test: &str, name: &str, text: &str, bound: Bound) -> Option<Vec<serde_json::Value>> {
-    if std::env::var_os(CHILD).is_some() {
-        compare(name, text, bound);
-        return None;
-    }
-    if std::env::var_os(ON_GPU).is_some() {
-        compare(name, text, bound);
+    clean(test, || compare(name, text, bound))
+}
+
+/// Does something in a child that has a device; the emulator must not complain. Returns its report.
+fn clean(test: &str, work: impl FnOnce()) -> Option<Vec<serde_json::Value>> {
+    if std::env::var_os(CHILD).is_some() || std::env::var_os(ON_GPU).is_some() {
+        work();
         return None;
     }
     let report = report_of(test, &[]);
@@ -64,18 +64,16 @@ fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<serde_json::Value> {
 
 fn compiled(name: &str, text: &str, target: Target, isa: Isa) -> Artifact {
     let checked = program::check(name, text, &[]).unwrap_or_else(|found| panic!("{found}"));
-    let mut compilation = Compilation::for_target(checked, target).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let provenance = Provenance { text: text.into(), digest: name.into() };
-    compilation.artifact(&[isa], &provenance).unwrap_or_else(|error| panic!("{name}: {error}"))
+    program::artifact_of(name, checked, target, isa)
+}
+
+fn opened(name: &str, artifact: Artifact, device: Place) -> Session {
+    Session::new(artifact, &Options { device, ..Options::default() }).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 fn sessions(name: &str, text: &str) -> [Session; 2] {
-    let open = |artifact, device| {
-        Session::new(artifact, &Options { device, ..Options::default() })
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-    };
-    let cpu = open(compiled(name, text, Target::Cpu, host_isa()), Place::Cpu);
-    [cpu, open(compiled(name, text, Target::Cuda, Isa::Sm80), Place::Cuda(0))]
+    let cpu = opened(name, compiled(name, text, Target::Cpu, host_isa()), Place::Cpu);
+    [cpu, opened(name, compiled(name, text, Target::Cuda, Isa::Sm80), Place::Cuda(0))]
 }
 
 fn compare(name: &str, text: &str, bound: Bound) {
@@ -217,6 +215,67 @@ fn products_in_half_precision_run_on_tensor_cores() {
         let macs: u64 = report.iter().filter_map(|line| line["tensor_macs"].as_u64()).sum();
         assert!(macs > 0, "no product ran on tensor cores");
     }
+}
+
+/// A private example with a smaller model and batch; its noise by the quicker accountant.
+fn private_example(name: &str) -> String {
+    example(
+        name,
+        &[("hidden = 64", "hidden = 12"), ("batch 256", "batch 16"), ("clip 1.0", "clip 1.0  accountant rdp")],
+    )
+}
+
+#[test]
+fn private_training_takes_the_same_steps_with_and_without_filters() {
+    clean("private_training_takes_the_same_steps_with_and_without_filters", || {
+        for name in ["dp_digits", "doppler", "disk"] {
+            compare(name, &private_example(name), Bound::Relative(1e-5));
+        }
+    });
+}
+
+/// Copies go by two streams: one for what fits a small buffer, one for the rest.
+#[test]
+fn what_is_written_last_is_what_is_read() {
+    clean("what_is_written_last_is_what_is_read", || {
+        let text = example("linear_regression", &[]);
+        let mut session = opened("line", compiled("line", &text, Target::Cuda, Isa::Sm80), Place::Cuda(0));
+        let name = session.tensors()[0].name.clone();
+        for number in 0..1000 {
+            let values = vec![number as f32; 3];
+            session.set_tensor(&name, &values.clone().into()).unwrap();
+            if number % 7 == 0 {
+                assert_eq!(session.tensor(&name).unwrap(), values.into(), "after {number} writes");
+            }
+        }
+    });
+}
+
+/// Recorded runs of each method, optimizer and way to clip; the processor repeats all of them.
+const TRACES: [&str; 8] = [
+    "dpsgd_noise",
+    "dpsgd_auto_s_noise",
+    "doppler2_noise",
+    "doppler1_adamw_noise",
+    "dpadambc_noise",
+    "disk_noise",
+    "disk_onepoint_noise",
+    "disk_adamw_noise",
+];
+
+#[test]
+fn recorded_private_runs_are_repeated() {
+    let test = "recorded_private_runs_are_repeated";
+    clean(test, || {
+        let recorded = Recorded::read();
+        for trace in recorded.traces().iter().filter(|trace| TRACES.contains(&trace.name())) {
+            let name = trace.shown();
+            let artifact = program::artifact_of(&name, trace.replayed().program, Target::Cuda, Isa::Sm80);
+            let distance = trace.distance(&mut opened(&name, artifact, Place::Cuda(0)));
+            println!("{name}: {distance:e}");
+            assert!(distance <= trace.tolerance_of_f32(), "{name}: {distance:e} from the record");
+        }
+    });
 }
 
 /// What a device does to a session that it fails.

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::{Path, PathBuf};
+use trainc_runtime::privacy::Mechanism;
 
 /// A compiler for deep-learning training.
 #[derive(Parser)]
@@ -250,7 +251,8 @@ pub enum Accountant {
     Rdp,
 }
 
-/// Of `--epsilon`, `--noise` and `--steps` (or `--epochs`), give two: the third is computed.
+/// Of `--epsilon`, `--noise` and `--steps` (or `--epochs`), give two: the third is computed. With `--phase` they are about what
+/// comes after these phases, and epsilon is that of all together; phases alone are composed.
 #[derive(Args)]
 pub struct Privacy {
     /// The budget
@@ -263,7 +265,7 @@ pub struct Privacy {
     #[arg(long, value_name = "SIGMA")]
     pub noise: Option<f64>,
     /// Probability that a sample takes part in a step
-    #[arg(long, value_name = "Q", conflicts_with = "batch", required_unless_present = "batch")]
+    #[arg(long, value_name = "Q", conflicts_with = "batch", required_unless_present_any = ["batch", "phases"])]
     pub sampling_rate: Option<f64>,
     /// Expected batch size; with `--samples` instead of `--sampling-rate`
     #[arg(long, requires = "samples")]
@@ -277,6 +279,9 @@ pub struct Privacy {
     /// Expected passes over the samples: `steps = epochs / q`
     #[arg(long)]
     pub epochs: Option<f64>,
+    /// An earlier phase with values of its own, e.g. `rate=0.01,noise=1.1,steps=500`; can be repeated
+    #[arg(long = "phase", value_name = "rate=Q,noise=SIGMA,steps=T", value_parser = phase)]
+    pub phases: Vec<Mechanism>,
     /// Which bound the noise and the steps are computed for
     #[arg(long, value_enum, default_value = "pld")]
     pub accountant: Accountant,
@@ -286,4 +291,25 @@ pub struct Privacy {
     /// Print one JSON object as the last line
     #[arg(long)]
     pub json: bool,
+}
+
+/// `rate=0.01,noise=1.1,steps=500`, in any order.
+fn phase(text: &str) -> Result<Mechanism, String> {
+    let (mut rate, mut noise, mut steps) = (None, None, None);
+    for setting in text.split(',') {
+        let (name, value) = setting.split_once('=').ok_or_else(|| format!("`{setting}`: expected NAME=VALUE"))?;
+        let number = || value.trim().parse::<f64>().map_err(|_| format!("`{setting}`: expected a number"));
+        match name.trim() {
+            "rate" => rate = Some(number()?),
+            "noise" => noise = Some(number()?),
+            "steps" => steps = Some(value.trim().parse().map_err(|_| format!("`{setting}`: expected a whole number"))?),
+            _ => return Err(format!("`{setting}`: expected `rate`, `noise` or `steps`")),
+        }
+    }
+    match (rate, noise, steps) {
+        (Some(sampling_rate), Some(noise_multiplier), Some(steps)) => {
+            Ok(Mechanism { sampling_rate, noise_multiplier, steps })
+        }
+        _ => Err("a phase needs `rate`, `noise` and `steps`".into()),
+    }
 }

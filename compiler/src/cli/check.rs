@@ -62,6 +62,9 @@ fn report(compilation: &Compilation, horizon: &str) -> String {
     fact("peak memory", format!("{} ({} B)", output::bytes(summary.peak_bytes), summary.peak_bytes));
     fact("  persistent", output::bytes(memory.persistent_bytes));
     fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
+    if let Some((budget, _)) = compilation.program.train.memory {
+        fact("  budget", output::bytes(budget) + &economies(compilation));
+    }
     fact("launches per step", summary.launches_per_step.to_string());
     fact("distinct kernels", summary.distinct_kernels.to_string());
     for (name, value) in compilation.program.private.iter().flat_map(|private| guarantee(private, &summary)) {
@@ -75,6 +78,20 @@ fn report(compilation: &Compilation, horizon: &str) -> String {
         groups(&compilation.program.parameters),
         facts.render().trim_start()
     )
+}
+
+/// What the memory budget has changed.
+fn economies(compilation: &Compilation) -> String {
+    let recomputed: usize = compilation.plan.report.entries.iter().map(|entry| entry.recomputed.len()).sum();
+    let price = compilation.price_of_storing();
+    let mut text = String::new();
+    if price > 1 {
+        text += &format!(", stored results priced {price} times as high");
+    }
+    if recomputed > 0 {
+        text += &format!(", {recomputed} values computed again");
+    }
+    text
 }
 
 /// What private training guarantees, and by what.

@@ -1,8 +1,9 @@
 //! `trainc explain`: the chain of rules that turned the source into what runs, and what else it could have been.
 
-use super::{arguments::Explain, failure::Failure, sources};
+use super::{arguments::Explain, failure::Failure, output, sources};
 use std::collections::BTreeMap;
 use trainc::{
+    compile::Compilation,
     graph::Graph,
     rewrite::{self, Alternative, Explanation, Options},
     source::SourceMap,
@@ -10,14 +11,13 @@ use trainc::{
 
 /// Explains the nodes that a pattern names; without one, lists what rewriting did.
 pub fn explain(arguments: &Explain) -> Result<(), Failure> {
-    let loaded = sources::load(&arguments.program)?;
-    let options = trainc::compile::rewrite_options(&loaded.program);
-    let graph = &loaded.program.step;
+    let (compilation, map, _) = sources::compile(&arguments.program)?;
+    let graph = &compilation.program.step;
     let Some(pattern) = &arguments.node else {
-        print!("{}", overview(graph, &options));
+        print!("{}{}", overview(graph, &compilation.options), storing(&compilation));
         return Ok(());
     };
-    let explained = rewrite::explain(graph, &options, pattern);
+    let explained = rewrite::explain(graph, &compilation.options, pattern);
     if explained.is_empty() {
         return Err(Failure::misuse(format!(
             "no node `{pattern}`: name a kind (attention, contract, reduce, ...), an output (loss), or a number; \
@@ -25,9 +25,21 @@ pub fn explain(arguments: &Explain) -> Result<(), Failure> {
         )));
     }
     for explanation in &explained {
-        print!("{}{}", story(explanation, &loaded.map), ways(&explanation.alternatives));
+        print!("{}{}", story(explanation, &map), ways(&explanation.alternatives));
     }
+    print!("{}", storing(&compilation));
     Ok(())
+}
+
+/// What the memory budget has to do with the choices.
+fn storing(compilation: &Compilation) -> String {
+    match (compilation.program.train.memory, compilation.price_of_storing()) {
+        (None, _) | (_, 1) => String::new(),
+        (Some((budget, _)), price) => format!(
+            "\nto keep to `memory` ({}), stored results are priced {price} times as high as without a budget\n",
+            output::bytes(budget)
+        ),
+    }
 }
 
 fn overview(graph: &Graph, options: &Options) -> String {

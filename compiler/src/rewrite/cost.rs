@@ -4,8 +4,8 @@
 //! plus the launch of a kernel. What is fused does not touch memory: scheduling fuses element-wise work, views and
 //! reductions with their neighbours, so these cost arithmetic and, since every now and then a result has several users and
 //! is stored after all, a quarter of the traffic of the result. Contractions, attention, gathers and scatters are kernels of
-//! their own and read and write all they work on. Their results are charged [`STORED`] times: a stored value also occupies
-//! memory until its last user, and what fits at all is decided by that. For the same reason the sum and not the larger of
+//! their own and read and write all they work on. Their results are charged several times ([`Machine::stored`]): a stored value also
+//! occupies memory until its last user, and what fits at all is decided by that. For the same reason the sum and not the larger of
 //! arithmetic and traffic is charged. This is what makes attention worth its recomputation: per score, at 64 channels,
 //! primitives cost about 13 ns forward and backward, attention 9 ns, and half of that under a causal mask.
 
@@ -24,15 +24,22 @@ pub struct Machine {
     pub traffic: u64,
     /// Picoseconds to launch a kernel.
     pub launch: u64,
+    /// How often the traffic of a stored result is charged.
+    pub stored: u64,
 }
 
 impl Machine {
     /// A few CPU cores: 100 GFLOP/s in products, 16 G element-wise operations/s, 20 GB/s, 2 us for a launch.
-    pub const CPU: Machine = Machine { contraction: 20_000, elementwise: 62_500, traffic: 50_000, launch: 2_000_000 };
-}
+    pub const CPU: Machine =
+        Machine { contraction: 20_000, elementwise: 62_500, traffic: 50_000, launch: 2_000_000, stored: 8 };
 
-/// How often the traffic of a stored result is charged.
-const STORED: u128 = 8;
+    /// Picoseconds of a plan, of which no more is known than this: all arithmetic at the speed of products.
+    pub fn time(&self, flops: u64, bytes: u64, launches: u64) -> u128 {
+        thousandths(flops.into(), self.contraction) / 2
+            + thousandths(bytes.into(), self.traffic)
+            + u128::from(launches) * u128::from(self.launch)
+    }
+}
 
 /// Bytes of an element.
 const BYTES: u128 = 4;
@@ -83,7 +90,7 @@ impl Work {
         let (charged, fixed) = match self.run {
             Run::Free => (0, 0),
             Run::Fused => (self.read + self.written, 1),
-            Run::Kernel => (self.read + STORED * self.written, u128::from(machine.launch)),
+            Run::Kernel => (self.read + u128::from(machine.stored) * self.written, u128::from(machine.launch)),
         };
         fixed
             + thousandths(self.multiply_adds, machine.contraction)

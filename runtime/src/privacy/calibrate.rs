@@ -26,13 +26,29 @@ pub fn noise_multiplier(
     steps: u64,
     accountant: Accountant,
 ) -> Result<f64, Error> {
+    noise_multiplier_after(&[], target, delta, sampling_rate, steps, accountant)
+}
+
+/// [`noise_multiplier`] of steps that come after `earlier`, for a target that all together keep to.
+///
+/// # Errors
+/// As there; no noise multiplier is enough if `earlier` alone exceeds the target.
+pub fn noise_multiplier_after(
+    earlier: &[Mechanism],
+    target: f64,
+    delta: f64,
+    sampling_rate: f64,
+    steps: u64,
+    accountant: Accountant,
+) -> Result<f64, Error> {
     let mechanism = |noise_multiplier| Mechanism { sampling_rate, noise_multiplier, steps };
     validate_target(target, delta, &mechanism(1.0))?;
     if steps == 0 {
         return Err(Error::NoSteps);
     }
     // Epsilon falls with the noise; the search wants a rising function, hence minus the logarithm.
-    let excess = |x: f64, error: f64| Ok(log(composed(&[mechanism(exp(-x))], delta, accountant, error)? / target));
+    let excess =
+        |x: f64, error: f64| Ok(log(composed(&with(earlier, mechanism(exp(-x))), delta, accountant, error)? / target));
     let (least, most) = (-log(NOISE_RANGE.1), -log(NOISE_RANGE.0));
     let guess = guess(least, most, |x| limit_epsilon(&mechanism(exp(-x)), delta) > target);
     let coarse = (COARSE * target).max(GRID_ERROR);
@@ -53,31 +69,36 @@ pub fn steps(
     noise_multiplier: f64,
     accountant: Accountant,
 ) -> Result<u64, Error> {
-    let mechanism = |steps: f64| Mechanism { sampling_rate, noise_multiplier, steps: steps as u64 };
-    validate_target(budget, delta, &mechanism(1.0))?;
-    steps_after(&[], budget, delta, &mechanism(1.0), accountant)
+    steps_after(&[], budget, delta, &Mechanism { sampling_rate, noise_multiplier, steps: 1 }, accountant)
 }
 
 /// The largest number of steps of `next` for which `earlier` and they together stay within `budget`; 0 also if `earlier`
-/// alone does not.
-pub(super) fn steps_after(
+/// alone does not. How many steps `next` has does not matter.
+///
+/// # Errors
+/// A value is outside its range.
+pub fn steps_after(
     earlier: &[Mechanism],
     budget: f64,
     delta: f64,
     next: &Mechanism,
     accountant: Accountant,
 ) -> Result<u64, Error> {
-    let excess = |steps: f64, error: f64| {
-        let all: Vec<_> = earlier.iter().copied().chain([Mechanism { steps: steps as u64, ..*next }]).collect();
-        Ok(log(composed(&all, delta, accountant, error)? / budget))
-    };
-    let alone = |steps: f64| limit_epsilon(&Mechanism { steps: steps as u64, ..*next }, delta) > budget;
+    validate_target(budget, delta, next)?;
+    let taken = |steps: f64| Mechanism { steps: steps as u64, ..*next };
+    let excess =
+        |steps: f64, error: f64| Ok(log(composed(&with(earlier, taken(steps)), delta, accountant, error)? / budget));
+    let alone = |steps: f64| limit_epsilon(&taken(steps), delta) > budget;
     let guess = guess(0.0, log(MOST_STEPS), |x| alone(exp(x)));
     let (range, guess) = ((0.0, MOST_STEPS), exp(guess).round());
     let coarse = (COARSE * budget).max(GRID_ERROR);
     let near = last_not_above(|x| excess(x, coarse), range, guess, (0.03 * guess).round(), 1.0)?.unwrap_or(0.0);
     let found = last_not_above(|x| excess(x, GRID_ERROR), range, near, (1e-4 * near).round(), 1.0)?;
     Ok(found.map_or(0, |steps| steps as u64))
+}
+
+fn with(earlier: &[Mechanism], next: Mechanism) -> Vec<Mechanism> {
+    earlier.iter().copied().chain([next]).collect()
 }
 
 fn validate_target(target: f64, delta: f64, mechanism: &Mechanism) -> Result<(), Error> {

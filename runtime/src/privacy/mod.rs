@@ -16,7 +16,7 @@ mod normal;
 pub mod pld;
 pub mod rdp;
 
-pub use calibrate::{noise_multiplier, steps};
+pub use calibrate::{noise_multiplier, noise_multiplier_after, steps, steps_after};
 pub use ledger::Ledger;
 
 use serde::{Deserialize, Serialize};

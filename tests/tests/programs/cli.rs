@@ -27,17 +27,17 @@ fn workplace() -> TempDir {
     folder
 }
 
-fn run(folder: &Path, arguments: &[&str]) -> Output {
+pub(super) fn run(folder: &Path, arguments: &[&str]) -> Output {
     trainc().current_dir(folder).args(arguments).output().unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(super) fn code(output: &Output) -> i32 {
     let shown = String::from_utf8_lossy(&output.stderr);
     assert!(!shown.contains("panicked"), "{shown}");
     output.status.code().unwrap_or(-1)
 }
 
-fn stderr(output: &Output) -> String {
+pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -11,7 +11,7 @@ use trainc::{
     graph::{Graph, Op, Output, substitute},
     program::Program,
 };
-use trainc_kernels::ir::Binary;
+use trainc_kernels::{Target, host_isa, ir::Binary};
 use trainc_runtime::{
     Options, Session,
     data::unit,
@@ -83,7 +83,8 @@ struct Audit {
 /// Runs a program and attacks what it releases.
 fn audit(base: &std::path::Path, program: Program) -> Audit {
     let options = Options { base: Some(base.to_owned()), ..Options::default() };
-    let mut session = Session::new(program::artifact_of("canaries", program), &options).unwrap();
+    let mut session =
+        Session::new(program::artifact_of("canaries", program, Target::Cpu, host_isa()), &options).unwrap();
     let (before, steps) = (rows(&session), session.horizon().unwrap());
     for _ in 0..steps {
         session.step().unwrap();

@@ -112,12 +112,13 @@ impl Cuda {
         self.arena_bytes
     }
 
-    /// Bytes of the arena, once all launches so far are done.
+    /// Bytes of the arena, once all launches and copies so far are done.
     ///
     /// # Errors
     /// When the device fails.
     pub fn read(&self, offset: u64, bytes: u64) -> Result<Vec<u8>, CudaError> {
         self.context.enter()?;
+        self.launches.after(&self.copies, &self.copied)?;
         let source = self.place(offset, bytes);
         let mut out = vec![0; bytes as usize];
         // SAFETY: in bounds; the stream is waited for before the buffer is used.
@@ -147,6 +148,8 @@ impl Cuda {
         if self.staging.used + bytes > self.staging.memory.bytes() {
             let mut data = vec![0; bytes];
             fill(&mut data)?;
+            // What was staged before may be for the same place.
+            self.launches.after(&self.copies, &self.copied)?;
             // SAFETY: in bounds; the copy is waited for.
             unsafe { result::memcpy_htod_async(target, &data, self.launches.0) }.doing("writing to the arena")?;
             return Ok(self.launches.wait()?);

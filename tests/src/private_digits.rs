@@ -106,7 +106,7 @@ impl Experiment {
     /// Training on the `digits.csv` of a folder. A constant gradient moves parameters by `rate` times itself in each step,
     /// whatever the method.
     pub fn new(base: &Path, method: &Method, noise_multiplier: f64, rate: f64) -> Self {
-        // So many rows hold a step, almost always, and all held-out digits. The account is not looked at: the cheap one will do.
+        // So many rows hold a step, almost always, and all held-out digits. Nobody looks at the account: the cheap one will do.
         let private = format!(
             "private {{ noise_multiplier {noise_multiplier}  delta {DELTA}  clip 1.0  rows {HELD_OUT}  accountant rdp }}"
         );

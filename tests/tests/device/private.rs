@@ -1,6 +1,6 @@
 //! Private training takes the steps that it takes on the processor, and those of independent records.
 
-use super::{Bound, clean, compared, example, opened};
+use super::{Bound, clean, compared_each, example, opened};
 use trainc_kernels::Target;
 use trainc_runtime::{artifact::Isa, device::Place};
 use trainc_tests::{program, traces::Recorded};
@@ -14,21 +14,9 @@ fn private_example(name: &str) -> String {
 }
 
 #[test]
-fn private_training_takes_the_same_steps() {
-    let test = "private::private_training_takes_the_same_steps";
-    compared(test, "dp_digits", &private_example("dp_digits"), Bound::Relative(1e-5));
-}
-
-#[test]
-fn private_training_with_a_low_pass_filter_takes_the_same_steps() {
-    let test = "private::private_training_with_a_low_pass_filter_takes_the_same_steps";
-    compared(test, "doppler", &private_example("doppler"), Bound::Relative(1e-5));
-}
-
-#[test]
-fn private_training_with_a_kalman_filter_takes_the_same_steps() {
-    let test = "private::private_training_with_a_kalman_filter_takes_the_same_steps";
-    compared(test, "disk", &private_example("disk"), Bound::Relative(1e-5));
+fn private_training_takes_the_same_steps_with_and_without_filters() {
+    let programs = ["dp_digits", "doppler", "disk"].map(|name| (name, private_example(name), Bound::Relative(1e-5)));
+    compared_each("private::private_training_takes_the_same_steps_with_and_without_filters", &programs);
 }
 
 /// Recorded runs of each method, optimizer and way to clip; the processor repeats all of them.

@@ -13,6 +13,7 @@ use super::{Mechanism, rdp};
 use compose::{Plan, Step};
 use discretise::{Direction, discretise, loss_range};
 use libm::log;
+use std::thread;
 
 /// The widest grid step, in epsilon.
 const WIDEST_STEP: f64 = 1e-4;
@@ -48,7 +49,17 @@ pub(super) fn epsilon(mechanisms: &[Mechanism], delta: f64, grid_error: f64) -> 
             .collect();
         compose::epsilon(&composed, &plan, delta)
     };
-    of(Direction::Remove).max(of(Direction::Add))
+    both(of)
+}
+
+/// The larger result of the two directions, which are computed side by side if there is a thread to be had.
+fn both(of: impl Fn(Direction) -> f64 + Sync) -> f64 {
+    thread::scope(|scope| {
+        let add = thread::Builder::new().spawn_scoped(scope, || of(Direction::Add));
+        let remove = of(Direction::Remove);
+        let add = add.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(|| of(Direction::Add));
+        remove.max(add)
+    })
 }
 
 fn width(mechanism: &Mechanism, tail: f64) -> f64 {

@@ -159,8 +159,8 @@ fn attention_in_tf32_agrees() {
     }
 }
 
-/// Shapes that tensor cores take in parts: several tiles, shared heads, windows, two groups of channels; and one that they
-/// do not take.
+/// Shapes that tensor cores take in parts: several tiles, shared heads, windows, two groups of channels; one that they do
+/// not take; several blocks of queries with an odd number in the last; more keys than fit the cache with many queries.
 #[test]
 fn attention_in_half_precision_agrees_in_every_shape() {
     for (sizes, causal, window) in [
@@ -168,6 +168,9 @@ fn attention_in_half_precision_agrees_in_every_shape() {
         ([2, 2, 1, 70, 150, 32], false, Some(60)),
         ([1, 1, 1, 65, 65, 128], true, None),
         ([1, 2, 1, 30, 90, 80], false, None),
+        ([1, 2, 1, 101, 77, 24], true, None),
+        ([1, 1, 1, 99, 99, 20], true, Some(30)),
+        ([1, 1, 1, 50, 1030, 16], false, None),
     ] {
         let shape = AttentionShape { causal, window, precision: Precision::Bf16, ..shape(sizes) };
         check_both(shape, true, DType::F32, 2e-2);

@@ -1,6 +1,9 @@
 //! What kernels of attention read and write, whatever they are lowered to: views as expressions over loop variables.
 
-use crate::ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, Unary, View};
+use crate::{
+    emit::point::Emitter,
+    ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, Unary, View},
+};
 
 /// Loop variables of the views: batch, head, position, channel.
 pub(crate) const VARS: usize = 4;
@@ -44,6 +47,11 @@ impl Operands {
     pub fn store(&self, view: &View) -> Store {
         Store { buffer: view.buffer, index: place(view), value: self.accumulator, accumulate: false }
     }
+}
+
+/// Whether what a load reads is stored as bf16: it needs no rounding then.
+pub(crate) fn is_bf16(e: &Emitter, load: ExprId) -> bool {
+    matches!(e.exprs.get(load), Expr::Load { buffer, .. } if e.dtype(*buffer) == DType::Bf16)
 }
 
 /// Where an element of a view lies in its buffer.

@@ -1,23 +1,19 @@
 //! Packing: operands from their buffers into scratch, in the steps that the microkernel multiplies.
 
-use super::{CHANNEL, Lowering, Matrix, POSITION, Step};
+use super::{CHANNEL, Lowering, Matrix, POSITION, Step, operands::is_bf16};
 use crate::{
     emit::{
         builder::{Compare, Value},
         point::Point,
     },
-    ir::{DType, Expr, ExprId},
+    ir::ExprId,
 };
 
 impl Lowering<'_> {
     /// A factor of a product at a point; rounded as the shape says, unless it will be when it is paired.
     fn factor(&mut self, point: &mut Point, load: ExprId) -> Value {
         let value = self.e.evaluate_wide(point, load);
-        let stored = match self.e.exprs.get(load) {
-            Expr::Load { buffer, .. } => self.e.dtype(*buffer),
-            _ => DType::F32,
-        };
-        if stored == DType::Bf16 { value } else { self.rounded(value) }
+        if is_bf16(&self.e, load) { value } else { self.rounded(value) }
     }
 
     /// `active` channels of a row from `channel` on.

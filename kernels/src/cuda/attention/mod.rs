@@ -10,13 +10,13 @@ mod forward;
 pub(super) mod tensor;
 
 use crate::{
-    attention::operands::{CHANNEL, Operands, POSITION, VARS, row_view},
+    attention::operands::{CHANNEL, Operands, POSITION, VARS, is_bf16, row_view},
     cuda::DeviceStage,
     emit::{
         builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Attention, AttentionBackward, AttentionShape, Buffer, DType, Expr, ExprId, Kernel, Precision, Store},
+    ir::{Attention, AttentionBackward, AttentionShape, Buffer, ExprId, Kernel, Precision, Store},
 };
 
 /// Lowers verified attention.
@@ -155,11 +155,7 @@ impl<'a> Lowering<'a> {
     /// A factor of a product at a point, rounded as the shape says.
     fn factor(&mut self, point: &mut Point, load: ExprId) -> Value {
         let value = self.e.evaluate(point, load);
-        let stored = match self.e.exprs.get(load) {
-            Expr::Load { buffer, .. } => self.e.dtype(*buffer),
-            _ => DType::F32,
-        };
-        if stored == DType::Bf16 { value } else { self.rounded(value) }
+        if is_bf16(&self.e, load) { value } else { self.rounded(value) }
     }
 
     /// The address of element (row, column) of a matrix in shared memory.

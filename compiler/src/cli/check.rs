@@ -62,6 +62,10 @@ fn report(compilation: &Compilation, horizon: &str) -> String {
     fact("peak memory", format!("{} ({} B)", output::bytes(summary.peak_bytes), summary.peak_bytes));
     fact("  persistent", output::bytes(memory.persistent_bytes));
     fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
+    let recomputed = memory.entries.iter().find(|entry| entry.name == "step").map_or(0, |step| step.recomputed.len());
+    if recomputed > 0 {
+        fact("  computed again in backward", format!("{recomputed} values of each instance"));
+    }
     fact("launches per step", summary.launches_per_step.to_string());
     fact("distinct kernels", summary.distinct_kernels.to_string());
     for (name, value) in compilation.program.private.iter().flat_map(|private| guarantee(private, &summary)) {

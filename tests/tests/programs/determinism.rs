@@ -56,8 +56,8 @@ fn saving_and_loading_does_not_change_a_bit() {
 fn where_an_optimizer_runs_does_not_change_a_bit() {
     let text = program::read("dsl-examples/bench/w3.train");
     let clipped = text.replace("steps 20", "clip 1e30  steps 20");
-    let bytes = |text: &str| program::compile("w3", text, &[]).plan.arena_bytes;
-    assert!(bytes(&text) < bytes(&clipped), "gradients of all layers are kept for clipping alone");
+    let launches = |text: &str| program::compile("w3", text, &[]).summary().launches_per_step;
+    assert_ne!(launches(&text), launches(&clipped), "an optimizer within the pass is launched for each layer");
     let [within, behind] = [&text, &clipped].map(|text| {
         let mut session = program::session("w3", text, &[], &Options::default());
         steps(&mut session, 3);

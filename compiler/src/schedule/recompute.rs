@@ -10,7 +10,8 @@ use super::{
     domain::Domain,
     group,
     lower::Values,
-    regions, select,
+    regions,
+    select::{self, Class, class},
     sink::{self, Later},
 };
 use crate::graph::{Graph, NodeId, Op};
@@ -76,7 +77,7 @@ struct Candidate {
     work: u64,
     /// Bytes that it frees in an instance, less those that would have to wait in its stead.
     gain: u64,
-    /// Whether its kernel can join others, so that it costs no launch.
+    /// Whether it is element-wise, so that its kernel can join others and it costs no launch.
     joins: bool,
 }
 
@@ -121,7 +122,7 @@ fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> 
         let work = (!node.stored && node.scope != 0).then(|| work(&values, id))??;
         let later = Later { values: &values, regions: &regions, readers: &readers, id, pass: later };
         let gain = node.bytes().saturating_sub(later.waiting(&reads[id]));
-        let (work, joins) = (work * dag.scopes[node.scope].count, Kind::of(&dag, id) == Kind::Nest);
+        let (work, joins) = (work * dag.scopes[node.scope].count, class(&dag, id) == Class::Element);
         Some(Candidate { entry, node: node.origin, work, gain, joins })
     };
     let computed = (0..dag.nodes.len()).filter(|&id| values.computed[id]);

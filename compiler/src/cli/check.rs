@@ -62,6 +62,10 @@ fn report(compilation: &Compilation, horizon: &str) -> String {
     fact("peak memory", format!("{} ({} B)", output::bytes(summary.peak_bytes), summary.peak_bytes));
     fact("  persistent", output::bytes(memory.persistent_bytes));
     fact("  inputs and activations", output::bytes(summary.peak_bytes - memory.persistent_bytes));
+    let recomputed = memory.entries.iter().find(|entry| entry.name == "step").map_or(0, |step| step.recomputed.len());
+    if recomputed > 0 {
+        fact("  computed again in backward", format!("{recomputed} values of each instance"));
+    }
     if let Some((budget, _)) = compilation.program.train.memory {
         fact("  budget", output::bytes(budget) + &economies(compilation));
     }
@@ -82,16 +86,10 @@ fn report(compilation: &Compilation, horizon: &str) -> String {
 
 /// What the memory budget has changed.
 fn economies(compilation: &Compilation) -> String {
-    let recomputed: usize = compilation.plan.report.entries.iter().map(|entry| entry.recomputed.len()).sum();
-    let price = compilation.price_of_storing();
-    let mut text = String::new();
-    if price > 1 {
-        text += &format!(", stored results priced {price} times as high");
+    match compilation.price_of_storing() {
+        1 => String::new(),
+        price => format!(", stored results priced {price} times as high"),
     }
-    if recomputed > 0 {
-        text += &format!(", {recomputed} values computed again");
-    }
-    text
 }
 
 /// What private training guarantees, and by what.

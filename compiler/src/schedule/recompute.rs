@@ -10,7 +10,8 @@ use super::{
     domain::Domain,
     group,
     lower::Values,
-    regions, select,
+    regions,
+    select::{self, Class, class},
     sink::{self, Later},
 };
 use crate::graph::{Graph, NodeId, Op};
@@ -20,7 +21,7 @@ use trainc_kernels::{Target, kernel_facts};
 /// Work is counted in operations of matrix products. A byte of traffic takes as long as this many: two cores with AVX-512
 /// reach 235 GFLOP/s and 78 GB/s.
 const WORK_PER_BYTE: u64 = 3;
-/// An operation outside of products, functions such as tanh among them, takes as long as this many.
+/// An operation outside of matrix products, functions such as tanh among them, takes as long as this many.
 const WORK_PER_OPERATION: u64 = 4;
 /// The share of an entry's work, one in so many, that is done twice without being asked.
 const NEGLIGIBLE: u64 = 64;
@@ -32,8 +33,8 @@ const RESOLUTION: u128 = 1 << 10;
 /// # Errors
 /// If a graph cannot be expressed.
 pub(super) fn cheaply(request: &Request, persistent: &Persistent) -> Result<Plan, ScheduleError> {
-    let candidates = candidates(request);
-    assemble(request, persistent, choices(request, &candidates[..negligible(request, &candidates)]))
+    let (candidates, negligible) = candidates(request);
+    assemble(request, persistent, choices(request, &candidates[..negligible]))
 }
 
 /// A plan whose arena is within a budget, with as little recomputed as that takes.
@@ -43,9 +44,9 @@ pub(super) fn cheaply(request: &Request, persistent: &Persistent) -> Result<Plan
 /// # Errors
 /// If recomputing all of them is not enough.
 pub(super) fn within(request: &Request, persistent: &Persistent, budget: u64) -> Result<Plan, ScheduleError> {
-    let candidates = candidates(request);
+    let (candidates, negligible) = candidates(request);
     let attempt = |count: usize| assemble(request, persistent, choices(request, &candidates[..count]));
-    let (mut too_few, mut enough) = (negligible(request, &candidates), candidates.len());
+    let (mut too_few, mut enough) = (negligible, candidates.len());
     let plan = attempt(too_few)?;
     if plan.arena_bytes <= budget {
         return Ok(plan);
@@ -76,33 +77,35 @@ struct Candidate {
     work: u64,
     /// Bytes that it frees in an instance, less those that would have to wait in its stead.
     gain: u64,
+    /// Whether it is element-wise, so that its kernel can join others and it costs no launch.
+    joins: bool,
 }
 
 impl Candidate {
+    /// Whether its work fits into what is left of a negligible amount, from which it is taken.
+    fn is_negligible(&self, left: &mut u64) -> bool {
+        let fits = self.joins && self.gain > 0 && self.work <= *left;
+        *left -= if fits { self.work } else { 0 };
+        fits
+    }
+
     fn cost(&self) -> u128 {
         u128::from(self.work) * RESOLUTION / u128::from(self.gain.max(1))
     }
 }
 
-fn candidates(request: &Request) -> Vec<Candidate> {
+/// What can be recomputed, with the number of those, in front, that always are.
+fn candidates(request: &Request) -> (Vec<Candidate>, usize) {
     let graphs = request.entries.iter().enumerate();
     let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| candidates_of(entry, graph, request.target);
     let mut all: Vec<Candidate> = graphs.flat_map(of_entry).collect();
     all.sort_by_key(|candidate| (candidate.cost(), candidate.entry, candidate.node));
-    all
-}
-
-/// How many of the first candidates take a negligible share of their entries' work.
-fn negligible(request: &Request, candidates: &[Candidate]) -> usize {
-    let total = |(_, graph): &(&str, &Graph)| graph.total_work().products / NEGLIGIBLE;
-    let mut left: Vec<u64> = request.entries.iter().map(total).collect();
-    let affordable = |candidate: &&Candidate| {
-        let left = &mut left[candidate.entry];
-        let affordable = candidate.gain > 0 && candidate.work <= *left;
-        *left = left.saturating_sub(candidate.work);
-        affordable
-    };
-    candidates.iter().take_while(affordable).count()
+    let mut left: Vec<u64> =
+        request.entries.iter().map(|(_, graph)| graph.total_work().products / NEGLIGIBLE).collect();
+    let (first, rest): (Vec<Candidate>, Vec<Candidate>) =
+        all.into_iter().partition(|candidate| candidate.is_negligible(&mut left[candidate.entry]));
+    let negligible = first.len();
+    (first.into_iter().chain(rest).collect(), negligible)
 }
 
 fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> {
@@ -119,7 +122,8 @@ fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> 
         let work = (!node.stored && node.scope != 0).then(|| work(&values, id))??;
         let later = Later { values: &values, regions: &regions, readers: &readers, id, pass: later };
         let gain = values.bytes(id).saturating_sub(later.waiting(&reads[id]));
-        Some(Candidate { entry, node: node.origin, work: work * dag.scopes[node.scope].count, gain })
+        let (work, joins) = (work * dag.scopes[node.scope].count, class(&dag, id) == Class::Element);
+        Some(Candidate { entry, node: node.origin, work, gain, joins })
     };
     let computed = (0..dag.nodes.len()).filter(|&id| values.computed[id]);
     let by_node: BTreeMap<NodeId, Candidate> = computed.filter_map(waiting).map(|found| (found.node, found)).collect();
@@ -131,7 +135,7 @@ fn work(values: &Values, id: Id) -> Option<u64> {
     let kind = Kind::of(values.dag, id);
     let wanted = Wanted { stored: BTreeSet::from([id]), ..Wanted::default() };
     let kernels = build::kernels(values, kind, &[id], &Domain::of(values.dag, id), &wanted).ok()?;
-    let per_operation = if kind == Kind::Nest { WORK_PER_OPERATION } else { 1 };
+    let per_operation = if matches!(kind, Kind::Product(_)) { 1 } else { WORK_PER_OPERATION };
     let of_kernel = |template: &build::Template| {
         let facts = kernel_facts(&template.kernel);
         facts.flops * per_operation + (facts.bytes_read + facts.bytes_written) * WORK_PER_BYTE

@@ -30,7 +30,7 @@ pub struct EntryReport {
     pub peak_bytes: u64,
     /// Bytes of forward values that wait for the backward pass, over all instances.
     pub saved_bytes: u64,
-    /// Values that the backward pass computes again to meet the memory budget.
+    /// Values that the backward pass computes again: those that cost next to nothing, and more to meet a memory budget.
     pub recomputed: Vec<String>,
     /// Work and traffic of all launches together.
     pub totals: Facts,

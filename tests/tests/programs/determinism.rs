@@ -49,3 +49,19 @@ fn saving_and_loading_does_not_change_a_bit() {
     steps(&mut resumed, 5);
     assert_eq!(tensors(&through), tensors(&resumed));
 }
+
+/// Under `clip` the optimizer waits for the norm of all gradients and runs behind the backward pass, otherwise within it. No
+/// gradient is as long as this limit, so that it multiplies by 1.
+#[test]
+fn where_an_optimizer_runs_does_not_change_a_bit() {
+    let text = program::read("dsl-examples/bench/w3.train");
+    let clipped = text.replace("steps 20", "clip 1e30  steps 20");
+    let launches = |text: &str| program::compile("w3", text, &[]).summary().launches_per_step;
+    assert_ne!(launches(&text), launches(&clipped), "an optimizer within the pass is launched for each layer");
+    let [within, behind] = [&text, &clipped].map(|text| {
+        let mut session = program::session("w3", text, &[], &Options::default());
+        steps(&mut session, 3);
+        tensors(&session)
+    });
+    assert_eq!(within, behind);
+}

@@ -1,4 +1,4 @@
-//! Attention on tensor cores, where its factors are rounded to bf16.
+//! Attention on tensor cores, where its factors are rounded to bf16, or to tf32 ([`tf32`]).
 //!
 //! A block of four warps handles 64 rows (queries, or keys) against tiles of 64 others. A warp has 16 rows and all columns
 //! of their scores, so that a row lies in four lanes; scores become the left factor of the next product without leaving
@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod tf32;
 
 pub(super) use backward::lower as lower_backward;
 pub(super) use forward::lower as lower_forward;
@@ -22,7 +23,13 @@ use crate::{
 
 const WARPS: u64 = 4;
 const THREADS: u64 = WARPS * WARP as u64;
-const BLOCK: Block = Block { threads: THREADS as u32, together: None };
+
+/// Fragments of tf32 need all registers that a thread can have.
+fn block(shape: &AttentionShape) -> Block {
+    let together = (shape.precision == Precision::Tf32).then_some(1);
+    Block { threads: THREADS as u32, together }
+}
+
 /// Rows of a warp; depth of a multiplication.
 const ROWS: u64 = 16;
 /// Columns of a fragment of sums, and fragments across a tile.
@@ -30,13 +37,18 @@ const COLUMNS: u64 = 8;
 const ACROSS: u64 = TILE / COLUMNS;
 /// Channels of a gradient that a block keeps in registers.
 const MOST_KEPT: u64 = 64;
-/// Elements that a row in shared memory is longer than it must be, so that rows start in different banks.
-const PADDING: u64 = 8;
+/// Bytes that a row in shared memory is longer than it must be, so that rows start in different banks.
+const PADDING: u64 = 16;
 
 /// Whether attention of this shape runs here: other numbers of channels take the way of fused multiply-adds.
 pub(in crate::cuda) fn takes(shape: &AttentionShape) -> bool {
     let channels = channels(shape);
-    shape.precision == Precision::Bf16 && (channels <= MOST_KEPT || channels == 2 * MOST_KEPT)
+    match shape.precision {
+        Precision::F32 => false,
+        // Tiles of more would not fit shared memory.
+        Precision::Tf32 => channels <= MOST_KEPT,
+        Precision::Bf16 => channels <= MOST_KEPT || channels == 2 * MOST_KEPT,
+    }
 }
 
 /// Channels, padded to whole multiplications.
@@ -44,9 +56,14 @@ fn channels(shape: &AttentionShape) -> u64 {
     shape.channels.next_multiple_of(ROWS)
 }
 
+/// Bytes of an element in shared memory.
+fn element_bytes(shape: &AttentionShape) -> u64 {
+    if shape.precision == Precision::Tf32 { 4 } else { 2 }
+}
+
 /// Bytes of a row, and of a tile of rows, in shared memory.
 fn row_bytes(shape: &AttentionShape) -> u64 {
-    2 * (channels(shape) + PADDING)
+    element_bytes(shape) * channels(shape) + PADDING
 }
 
 fn tile_bytes(shape: &AttentionShape) -> u64 {
@@ -115,6 +132,10 @@ impl Lowering<'_> {
         let values = self.elements(source, head, (rows, at), channel);
         let address = self.tile_at(offset, row, channel);
         match &values[..] {
+            _ if self.is_tf32() => {
+                let vector = self.e.b.assemble(&values);
+                self.e.b.store_aligned(vector, address, 4 * values.len() as u32);
+            }
             [value] => {
                 let stored = self.e.b.narrow_bf16(*value);
                 self.e.b.store(stored, address);
@@ -167,7 +188,7 @@ impl Lowering<'_> {
 
     fn tile_at(&mut self, offset: u64, row: Value, channel: Value) -> Value {
         let row = self.e.b.times(row, row_bytes(&self.shape));
-        let channel = self.e.b.times(channel, 2);
+        let channel = self.e.b.times(channel, element_bytes(&self.shape));
         let place = self.e.b.add(row, channel);
         let place = self.e.b.plus(place, offset);
         let base = self.e.b.shared(0);
@@ -192,6 +213,9 @@ impl Lowering<'_> {
     /// `own rows of the left tile · all rows of the right tile ᵀ`, summed over channels.
     fn tensor_scores(&mut self, left: u64, right: u64) -> Sums {
         let mut sums = self.no_sums(ACROSS);
+        if self.is_tf32() {
+            return self.scores_tf32(left, right, sums);
+        }
         let (_, warp) = self.lane();
         let first = self.e.b.times(warp, ROWS);
         for channel in (0..channels(&self.shape)).step_by(ROWS as usize) {
@@ -210,6 +234,9 @@ impl Lowering<'_> {
 
     /// `sums += scores · tile`, for `sums.len()` fragments of channels from `channel` on. The scores are rounded to bf16.
     fn tensor_weigh(&mut self, scores: &Sums, tile: u64, channel: u64, mut sums: Sums) -> Sums {
+        if self.is_tf32() {
+            return self.weigh_tf32(scores, tile, channel, sums);
+        }
         for step in 0..TILE / ROWS {
             let [low, high] = [0, 1].map(|half| scores[(2 * step + half) as usize]);
             let a = [

@@ -16,7 +16,7 @@ pub use cuda::{Cuda, CudaError};
 pub use pool::{Pool, share};
 pub use timeline::StageTime;
 
-use crate::artifact::{Artifact, Entry, Isa};
+use crate::artifact::{Artifact, Entry, InputBinding, Isa};
 use crate::code::CodeError;
 use std::borrow::Cow;
 use std::io;
@@ -98,6 +98,26 @@ impl Device {
         match self {
             Device::Cpu(cpu) => fill(cpu.arena_mut().slice_mut(offset, bytes)),
             Device::Cuda(cuda) => cuda.write(offset, bytes, fill),
+        }
+    }
+
+    /// Has a batch brought to the device while it works; `fill` writes each input. Whether the device does such a thing.
+    pub(crate) fn send_ahead(
+        &mut self,
+        entry: &Entry,
+        fill: impl FnMut(&InputBinding, &mut [u8]) -> crate::Result<()>,
+    ) -> crate::Result<bool> {
+        match self {
+            Device::Cpu(_) => Ok(false),
+            Device::Cuda(cuda) => cuda.send_ahead(entry, fill),
+        }
+    }
+
+    /// Has the entry read the batch that was sent for it.
+    pub(crate) fn take_ahead(&mut self, entry: &Entry) -> Result<(), DeviceError> {
+        match self {
+            Device::Cpu(_) => Ok(()),
+            Device::Cuda(cuda) => Ok(cuda.take_ahead(entry)?),
         }
     }
 

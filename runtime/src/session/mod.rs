@@ -53,6 +53,8 @@ pub struct Session {
     /// Training records consumed.
     position: u64,
     data: Option<Data>,
+    /// Position and seed of the batch that is on its way to the device.
+    ahead: Option<(u64, u64)>,
     tokenizer: Option<Tokenizer>,
     /// What the last step reported; reused.
     numbers: Numbers,
@@ -96,6 +98,7 @@ impl Session {
             step: 0,
             position: 0,
             data: None,
+            ahead: None,
             tokenizer: None,
             numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
             private: Private::new(&manifest)?,
@@ -212,14 +215,36 @@ impl Session {
         if self.private.is_some() {
             return self.private_step();
         }
-        let data = self.data.as_ref().expect("opened");
+        self.feed_step()?;
+        self.check_horizon()?;
+        self.execute("step")?;
+        self.send_ahead();
+        self.finish_update()
+    }
+
+    /// Gives the step the next batch of the data, which may be on its way already.
+    fn feed_step(&mut self) -> Result<()> {
         let entry = entry(&self.manifest, "step")?;
-        for input in &entry.inputs {
+        if self.ahead.take() == Some((self.position, self.seed)) {
+            return Ok(self.device.take_ahead(entry)?);
+        }
+        let data = self.data.as_ref().expect("opened");
+        entry.inputs.iter().try_for_each(|input| {
             self.device.write(input.offset, input.bytes(), |out| {
                 Ok(data.feed(Split::Train, input, self.position, self.seed, out)?)
-            })?;
-        }
-        self.update()
+            })
+        })
+    }
+
+    /// Has the batch after this one brought to the device while the step runs. What is wrong with it is an error when its
+    /// turn comes.
+    fn send_ahead(&mut self) {
+        let (Some(data), Ok(entry)) = (&self.data, entry(&self.manifest, "step")) else { return };
+        let next = self.position + batch_size(entry);
+        let fill = |input: &InputBinding, out: &mut [u8]| Ok(data.feed(Split::Train, input, next, self.seed, out)?);
+        let is_last = self.steps.is_some_and(|steps| self.step + 1 >= steps);
+        let sent = !is_last && self.device.send_ahead(entry, fill).unwrap_or(false);
+        self.ahead = sent.then_some((next, self.seed));
     }
 
     /// Makes one update with a batch of your own.
@@ -249,6 +274,10 @@ impl Session {
     fn update(&mut self) -> Result<&Numbers> {
         self.check_horizon()?;
         self.execute("step")?;
+        self.finish_update()
+    }
+
+    fn finish_update(&mut self) -> Result<&Numbers> {
         let entry = entry(&self.manifest, "step")?;
         read_numbers(&self.device, entry, |index, value| self.numbers.values_mut()[index] = value)?;
         self.step += 1;

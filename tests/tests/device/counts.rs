@@ -71,16 +71,10 @@ fn add(counted: &mut Counted, launch: &Value) {
 /// Ideal over actual sectors that every kernel reaches.
 const LEAST_COALESCING: f64 = 0.95;
 
-fn accesses_coalesce(test: &str, text: &str) {
-    let Some(kernels) = counted(test, text) else { return };
+fn accesses_coalesce(kernels: &BTreeMap<usize, Counted>) {
     let row = |(number, kernel): (&usize, &Counted)| {
-        format!(
-            "k{number:<4} {:.3} {:>9} sectors {:>4} launches  {}",
-            kernel.coalescing(),
-            kernel.sectors,
-            kernel.launches,
-            kernel.label
-        )
+        let Counted { label, launches, sectors, .. } = kernel;
+        format!("k{number:<4} {:.3} {sectors:>9} sectors {launches:>4} launches  {label}", kernel.coalescing())
     };
     let table: Vec<String> = kernels.iter().map(row).collect();
     let worst = kernels.values().map(Counted::coalescing).fold(1.0, f64::min);
@@ -96,7 +90,10 @@ fn accesses_of_each_kernel_of_a_transformer_coalesce() {
         ("context = 128", "context = 64"),
         ("batch 16", "batch 2"),
     ];
-    accesses_coalesce("counts::accesses_of_each_kernel_of_a_transformer_coalesce", &example("gpt_rust", &sizes));
+    let test = "counts::accesses_of_each_kernel_of_a_transformer_coalesce";
+    if let Some(kernels) = counted(test, &example("gpt_rust", &sizes)) {
+        accesses_coalesce(&kernels);
+    }
 }
 
 #[test]
@@ -109,10 +106,10 @@ fn accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce() {
         ("batch 16", "batch 2"),
         ("hidden = 512", "hidden = 160"),
     ];
-    accesses_coalesce(
-        "counts::accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce",
-        &example("llama_small", &sizes),
-    );
+    let test = "counts::accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce";
+    if let Some(kernels) = counted(test, &example("llama_small", &sizes)) {
+        accesses_coalesce(&kernels);
+    }
 }
 
 /// GPT-2 124M, planned for a device.
@@ -148,6 +145,7 @@ fn tensor_cores_do_the_work_of_a_transformer_in_half_precision() {
     ];
     let test = "counts::tensor_cores_do_the_work_of_a_transformer_in_half_precision";
     let Some(kernels) = counted(test, &example("gpt2_124m", &sizes)) else { return };
+    accesses_coalesce(&kernels);
     let tensor: u64 = kernels.values().map(|kernel| kernel.tensor_macs).sum();
     let other: u64 = kernels.values().map(|kernel| kernel.fma_macs).sum();
     let share = tensor as f64 / (tensor + other) as f64;

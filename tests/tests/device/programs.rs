@@ -1,8 +1,10 @@
 //! Examples at small sizes take the steps that they take on the processor.
 
-use super::{Bound, SMALL_GPT, STEPS, clean, compared, compiled, example, opened};
-use trainc_kernels::Target;
-use trainc_runtime::{artifact::Isa, device::Place};
+use super::{
+    Bound, CHILD, ON_GPU, SMALL_GPT, STEPS, clean, compared, compiled, everything, example, opened, report_of,
+};
+use trainc_kernels::{Target, host_isa};
+use trainc_runtime::{Options, Session, artifact::Isa, device::Place};
 
 #[test]
 fn linear_regression_takes_the_same_steps_bit_for_bit() {
@@ -98,4 +100,35 @@ fn what_is_written_last_is_what_is_read() {
             }
         }
     });
+}
+
+/// Batches of the program's own data travel while the step before runs; what comes between two steps does not mix them up.
+#[test]
+fn batches_that_travel_ahead_are_those_of_their_steps() {
+    let test = "programs::batches_that_travel_ahead_are_those_of_their_steps";
+    if [CHILD, ON_GPU].into_iter().all(|name| std::env::var_os(name).is_none()) {
+        let report = report_of(test, &[]);
+        let faults: Vec<_> =
+            report.iter().filter(|line| line["kind"] == "violation" || line["kind"] == "leak").collect();
+        assert!(faults.iter().all(|line| line["what"] == "modules"), "{faults:#?}");
+        return;
+    }
+    let text = example("linear_regression", &[]);
+    let base = Some(trainc_tests::root().join("dsl-examples"));
+    let open = |target, isa, device| {
+        // Nothing is sent behind the last step: a copy that its batch does not wait for shows there.
+        let options = Options { base: base.clone(), device, steps: Some(24), ..Options::default() };
+        Session::new(compiled("line", &text, target, isa), &options).unwrap()
+    };
+    let mut cpu = open(Target::Cpu, host_isa(), Place::Cpu);
+    let mut device = open(Target::Cuda, Isa::Sm80, Place::Cuda(0));
+    for step in 0..24 {
+        let losses = [&mut cpu, &mut device].map(|session| session.step().unwrap().loss());
+        assert!(losses[0] == losses[1], "step {step}: {losses:?}");
+        if step % 8 == 5 {
+            let held_out = [&mut cpu, &mut device].map(|session| session.evaluate().unwrap().unwrap().loss());
+            assert!((held_out[0] - held_out[1]).abs() <= 1e-6 * held_out[0], "after step {step}: {held_out:?}");
+        }
+    }
+    assert!(everything(&cpu) == everything(&device), "other parameters");
 }

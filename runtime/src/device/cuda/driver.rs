@@ -211,12 +211,15 @@ impl Stream {
 
     /// What is enqueued from here on waits for what `other` has been given so far.
     pub fn after(&self, other: &Stream, event: &Event) -> Result<()> {
-        // SAFETY: all three live.
-        unsafe {
-            result::event::record(event.0, other.0).doing("recording an event")?;
-            result::stream::wait_event(self.0, event.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
-                .doing("waiting for an event")
-        }
+        event.record(other)?;
+        self.wait_for(event)
+    }
+
+    /// What is enqueued from here on waits for what the event was recorded behind; for nothing if it never was.
+    pub fn wait_for(&self, event: &Event) -> Result<()> {
+        // SAFETY: both live.
+        unsafe { result::stream::wait_event(self.0, event.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .doing("waiting for an event")
     }
 }
 
@@ -233,6 +236,12 @@ pub(super) struct Event(sys::CUevent);
 impl Event {
     pub fn new() -> Result<Self> {
         result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).doing("making an event").map(Self)
+    }
+
+    /// Marks what a stream has been given so far.
+    pub fn record(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both live.
+        unsafe { result::event::record(self.0, stream.0) }.doing("recording an event")
     }
 }
 

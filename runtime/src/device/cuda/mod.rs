@@ -1,13 +1,15 @@
 //! Executes launches on a CUDA device: one arena, one stream for launches and one for copies.
 //!
 //! The launches of an entry are recorded once and then started as one graph. Inputs go through pinned memory on the stream
-//! of copies, for which the launches wait.
+//! of copies, for which the launches wait; batches of the program's own data travel while the step before runs ([`ahead`]).
 
+mod ahead;
 mod driver;
 
 pub use driver::CudaError;
 
 use crate::artifact::{Artifact, BlockSpec, Control, Entry, InputBinding, Isa, Variant};
+use ahead::Ahead;
 use cudarc::driver::{result, sys};
 use driver::{Context, Doing, Event, Graph, Memory, Module, Pinned, Stream};
 use std::{collections::BTreeMap, ffi::c_void};
@@ -22,6 +24,7 @@ pub struct Cuda {
     arena: Memory,
     arena_bytes: u64,
     staging: Staging,
+    ahead: Option<Ahead>,
     /// The end of the copies that the launches wait for, and of the launches that later copies wait for.
     copied: Event,
     launched: Event,
@@ -80,6 +83,10 @@ impl Cuda {
         });
         let kernels = kernels.collect::<Result<Vec<_>, CudaError>>()?;
         let staging = Staging { memory: Pinned::new(staging_bytes(&manifest.entries))?, used: 0, launched: false };
+        // Batches of private training are drawn when their turn comes.
+        let feeds_itself = manifest.data.is_some() && manifest.private.is_none();
+        let step = manifest.entry("step").filter(|_| feeds_itself);
+        let ahead = step.map(|step| Ahead::new(&context, input_bytes(step))).transpose()?;
         launches.wait()?;
         Ok(Self {
             graphs: BTreeMap::new(),
@@ -88,6 +95,7 @@ impl Cuda {
             arena,
             arena_bytes: manifest.arena_bytes,
             staging,
+            ahead,
             copied: Event::new()?,
             launched: Event::new()?,
             copies,
@@ -162,6 +170,39 @@ impl Cuda {
         Ok(())
     }
 
+    /// Sends a batch for an entry while launches run; `fill` is given each input and where to write it. Whether it was sent.
+    ///
+    /// # Errors
+    /// When the device fails; `fill` decides about its own.
+    pub fn send_ahead<E: From<CudaError>>(
+        &mut self,
+        entry: &Entry,
+        mut fill: impl FnMut(&InputBinding, &mut [u8]) -> Result<(), E>,
+    ) -> Result<bool, E> {
+        self.context.enter()?;
+        let Some(ahead) = &mut self.ahead else { return Ok(false) };
+        ahead.send(|batch| {
+            let mut rest = batch;
+            entry.inputs.iter().try_for_each(|input| {
+                let (own, others) = std::mem::take(&mut rest).split_at_mut(input.bytes() as usize);
+                rest = others;
+                fill(input, own)
+            })
+        })?;
+        Ok(true)
+    }
+
+    /// Has the next launches of the entry read the batch that was sent for it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn take_ahead(&mut self, entry: &Entry) -> Result<(), CudaError> {
+        self.context.enter()?;
+        let pieces = entry.inputs.iter().map(|input| (self.place(input.offset, input.bytes()), input.bytes()));
+        let pieces: Vec<_> = pieces.collect();
+        self.ahead.as_ref().map_or(Ok(()), |ahead| ahead.take(&self.launches, &pieces))
+    }
+
     fn place(&self, offset: u64, bytes: u64) -> sys::CUdeviceptr {
         let inside = offset.checked_add(bytes).is_some_and(|end| end <= self.arena_bytes);
         assert!(inside, "bytes {offset}..+{bytes} lie in the arena of {} bytes", self.arena_bytes);
@@ -225,9 +266,12 @@ fn owners(objects: &[Vec<u8>]) -> BTreeMap<String, usize> {
 
 /// What the inputs of the largest entry and the control block take.
 fn staging_bytes(entries: &[Entry]) -> usize {
-    let inputs = |entry: &Entry| entry.inputs.iter().map(InputBinding::bytes).sum::<u64>();
-    let largest = entries.iter().map(inputs).max().unwrap_or(0);
+    let largest = entries.iter().map(input_bytes).max().unwrap_or(0);
     largest as usize + size_of::<Control>()
+}
+
+fn input_bytes(entry: &Entry) -> u64 {
+    entry.inputs.iter().map(InputBinding::bytes).sum()
 }
 
 fn choose(variants: &[Variant], context: &Context, wanted: Option<Isa>) -> Result<usize, super::DeviceError> {

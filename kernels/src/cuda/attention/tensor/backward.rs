@@ -2,7 +2,7 @@
 //! that weights and gradients of scores become left factors again.
 
 use super::{
-    BLOCK, COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, channels, result_bytes, tile_bytes, vector,
+    COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes, vector,
 };
 use crate::{
     cuda::{
@@ -51,7 +51,7 @@ pub(in crate::cuda::attention) fn lower(
     let shared_bytes = (4 * tile_bytes(&shape)).max(result_bytes(kept(channels(&shape)))) as u32;
     for (number, blocks) in [(1, of_queries * groups), (2, of_keys * groups)] {
         let symbol = format!("{name}_{number}");
-        entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
+        entry(b, &symbol, block(&shape), kernel.buffers.len(), |b, pointers, instance| {
             let channels = Channels::new(shape.channels, 1);
             let mut lowering = Lowering::new(b, (&operands, &kernel.buffers), (pointers, instance), shape, channels);
             if number == 1 { lowering.tensor_query_gradients(&parts) } else { lowering.tensor_key_gradients(&parts) }

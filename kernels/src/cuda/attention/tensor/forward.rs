@@ -1,7 +1,7 @@
 //! Attention forward on tensor cores.
 
 use super::{
-    ACROSS, BLOCK, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, channels, result_bytes, tile_bytes, vector,
+    ACROSS, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes, vector,
 };
 use crate::{
     cuda::{
@@ -59,7 +59,7 @@ pub(in crate::cuda::attention) fn lower(
     let lse = attention.lse.as_ref().map(|lse| operands.store(&row_view(lse)));
     let parts = Parts { q, k, v, o: operands.store(&attention.o), lse };
     let symbol = format!("{name}_0");
-    entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
+    entry(b, &symbol, block(&shape), kernel.buffers.len(), |b, pointers, instance| {
         let channels = Channels::new(shape.channels, 1);
         Lowering::new(b, (&operands, &kernel.buffers), (pointers, instance), shape, channels).tensor_forward(&parts);
     });

@@ -1,4 +1,4 @@
-//! Attention on tensor cores, where its factors are rounded to bf16.
+//! Attention on tensor cores, where its factors are rounded to bf16, or to tf32 ([`tf32`]).
 //!
 //! A block of four warps handles 64 rows (queries, or keys) against tiles of 64 others. A warp has 16 rows and all columns
 //! of their scores, so that a row lies in four lanes; scores become the left factor of the next product without leaving
@@ -6,6 +6,7 @@
 
 mod backward;
 mod forward;
+mod tf32;
 
 pub(super) use backward::lower as lower_backward;
 pub(super) use forward::lower as lower_forward;
@@ -17,12 +18,18 @@ use crate::{
         builder::{Block, Compare, Elem, Type, Value},
         point::Point,
     },
-    ir::{AttentionShape, Buffer, Expr, ExprId, Precision, Store, View},
+    ir::{AttentionShape, Buffer, DType, Expr, ExprId, Precision, Store, View},
 };
 
 const WARPS: u64 = 4;
 const THREADS: u64 = WARPS * WARP as u64;
-const BLOCK: Block = Block { threads: THREADS as u32, together: None };
+
+/// Fragments of tf32 need all registers that a thread can have.
+fn block(shape: &AttentionShape) -> Block {
+    let together = (shape.precision == Precision::Tf32).then_some(1);
+    Block { threads: THREADS as u32, together }
+}
+
 /// Rows of a warp; depth of a multiplication.
 const ROWS: u64 = 16;
 /// Columns of a fragment of sums, and fragments across a tile.
@@ -30,13 +37,18 @@ const COLUMNS: u64 = 8;
 const ACROSS: u64 = TILE / COLUMNS;
 /// Channels of a gradient that a block keeps in registers.
 const MOST_KEPT: u64 = 64;
-/// Elements that a row in shared memory is longer than it must be, so that rows start in different banks.
-const PADDING: u64 = 8;
+/// Bytes that a row in shared memory is longer than it must be, so that rows start in different banks.
+const PADDING: u64 = 16;
 
 /// Whether attention of this shape runs here: other numbers of channels take the way of fused multiply-adds.
 pub(in crate::cuda) fn takes(shape: &AttentionShape) -> bool {
     let channels = channels(shape);
-    shape.precision == Precision::Bf16 && (channels <= MOST_KEPT || channels == 2 * MOST_KEPT)
+    match shape.precision {
+        Precision::F32 => false,
+        // Tiles of more would not fit shared memory.
+        Precision::Tf32 => channels <= MOST_KEPT,
+        Precision::Bf16 => channels <= MOST_KEPT || channels == 2 * MOST_KEPT,
+    }
 }
 
 /// Channels, padded to whole multiplications.
@@ -44,9 +56,14 @@ fn channels(shape: &AttentionShape) -> u64 {
     shape.channels.next_multiple_of(ROWS)
 }
 
+/// Bytes of an element in shared memory.
+fn element_bytes(shape: &AttentionShape) -> u64 {
+    if shape.precision == Precision::Tf32 { 4 } else { 2 }
+}
+
 /// Bytes of a row, and of a tile of rows, in shared memory.
 fn row_bytes(shape: &AttentionShape) -> u64 {
-    2 * (channels(shape) + PADDING)
+    element_bytes(shape) * channels(shape) + PADDING
 }
 
 fn tile_bytes(shape: &AttentionShape) -> u64 {
@@ -64,7 +81,9 @@ fn vector(view: &View, buffers: &[Buffer], shape: &AttentionShape) -> u64 {
     let vector = 16 / buffer.dtype.bytes();
     let [batch, head, position, channel] = view.strides;
     let steps = [batch, head, position, view.offset, shape.channels, buffer.elements];
-    if channel == 1 && steps.iter().all(|step| step.is_multiple_of(vector)) { vector } else { 1 }
+    // Shared memory holds pairs of bf16, or f32 for tf32.
+    let as_it_is = buffer.dtype == DType::F32 || shape.precision == Precision::Bf16;
+    if as_it_is && channel == 1 && steps.iter().all(|step| step.is_multiple_of(vector)) { vector } else { 1 }
 }
 
 /// A factor in memory.
@@ -105,7 +124,7 @@ impl Lowering<'_> {
         vec![[zero; 4]; fragments as usize]
     }
 
-    /// Copies a tile of rows of an operand, rounded to bf16; zeros where there is nothing.
+    /// Copies a tile of rows of an operand, rounded to bf16 or as it is for tf32; zeros where there is nothing.
     fn load_tile(&mut self, source: Source, head: &Point, rows: Rows, offset: u64) {
         let (width, vector) = (channels(&self.shape), source.vector);
         let open = self.e.b.begin_count(TILE * width / (THREADS * vector), &[]);
@@ -118,6 +137,7 @@ impl Lowering<'_> {
         let address = self.tile_at(offset, row, channel);
         match value.ty {
             Type { elem: Elem::I32, .. } => self.e.b.store_aligned(value, address, 16),
+            Type { lanes, .. } if self.is_tf32() => self.e.b.store_aligned(value, address, 4 * lanes),
             Type { lanes: 1, .. } => {
                 let stored = self.e.b.narrow_bf16(value);
                 self.e.b.store(stored, address);
@@ -174,7 +194,7 @@ impl Lowering<'_> {
 
     fn tile_at(&mut self, offset: u64, row: Value, channel: Value) -> Value {
         let row = self.e.b.times(row, row_bytes(&self.shape));
-        let channel = self.e.b.times(channel, 2);
+        let channel = self.e.b.times(channel, element_bytes(&self.shape));
         let place = self.e.b.add(row, channel);
         let place = self.e.b.plus(place, offset);
         let base = self.e.b.shared(0);
@@ -199,6 +219,9 @@ impl Lowering<'_> {
     /// `own rows of the left tile · all rows of the right tile ᵀ`, summed over channels.
     fn tensor_scores(&mut self, left: u64, right: u64) -> Sums {
         let mut sums = self.no_sums(ACROSS);
+        if self.is_tf32() {
+            return self.scores_tf32(left, right, sums);
+        }
         let (_, warp) = self.lane();
         let first = self.e.b.times(warp, ROWS);
         for channel in (0..channels(&self.shape)).step_by(ROWS as usize) {
@@ -217,6 +240,9 @@ impl Lowering<'_> {
 
     /// `sums += scores · tile`, for `sums.len()` fragments of channels from `channel` on. The scores are rounded to bf16.
     fn tensor_weigh(&mut self, scores: &Sums, tile: u64, channel: u64, mut sums: Sums) -> Sums {
+        if self.is_tf32() {
+            return self.weigh_tf32(scores, tile, channel, sums);
+        }
         for step in 0..TILE / ROWS {
             let [low, high] = [0, 1].map(|half| scores[(2 * step + half) as usize]);
             let a = [

@@ -15,9 +15,6 @@ use super::{
 use crate::graph::Op;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// New values are small against those that they are computed from if these have at least this many times their bytes.
-const SMALL_SHARE: u64 = 16;
-
 /// Values that one kernel (for scatters, two) computes.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
@@ -249,16 +246,6 @@ impl<'a> Fusion<'a> {
             }
         }
         producers
-    }
-
-    /// Whether a group's new values are far smaller than those that it reads.
-    pub fn frees_memory(&self, position: usize) -> bool {
-        let (dag, group) = (self.values.dag, self.group(position));
-        let bytes = |id: &Id| self.values.bytes(*id);
-        let new = group.wanted.stored.iter().filter(|&&id| dag.updated(id).is_none()).map(bytes).sum::<u64>();
-        let given = |id: &&Id| self.values.computed[**id] && !group.members.contains(id);
-        let read = self.reads_of(group).iter().filter(given).map(bytes).sum::<u64>();
-        new * SMALL_SHARE <= read
     }
 
     fn finish(mut self) -> Result<Grouping, Conflicts> {

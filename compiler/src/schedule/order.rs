@@ -185,11 +185,9 @@ impl Ordering {
         false
     }
 
-    /// The groups and loops of a region, each after those it needs, otherwise in the order of the program. What reads much
-    /// and leaves little comes as early as it can: its operands need not wait for it.
+    /// The groups and loops of a region, each after those it needs, otherwise in the order of the program.
     fn sorted(&self, fusion: &Fusion, region: RegionId) -> Vec<usize> {
         let rank = |number: usize| match self.looped(number) {
-            None if fusion.frees_memory(number) => 0,
             None => fusion.group(number).members[0],
             Some(region) => fusion.regions.of.iter().rposition(|&of| of == region).unwrap_or(0),
         };

@@ -18,7 +18,7 @@ mod stream;
 
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The file that cargo builds for packages that depend on this one, next to their test programs.
 const BUILT: &str = "libtrainc_libcuda.so";
@@ -34,7 +34,7 @@ pub fn environment() -> io::Result<(&'static str, PathBuf)> {
     let folder = built.with_file_name("emulated-driver");
     std::fs::create_dir_all(&folder)?;
     for name in ["libcuda.so", "libcuda.so.1"] {
-        match symlink(&built, folder.join(name)) {
+        match symlink(Path::new("..").join(BUILT), folder.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }

@@ -2,7 +2,7 @@
 //! that weights and gradients of scores become left factors again.
 
 use super::{
-    COLUMNS, Lowering, MOST_KEPT, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes, vector,
+    COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, kept, result_bytes, tile_bytes, vector,
 };
 use crate::{
     cuda::{
@@ -45,10 +45,10 @@ pub(in crate::cuda::attention) fn lower(
     let parts = parts(&mut operands, kernel, attention);
     let mut stages =
         vec![nest::lower_stage(b, &kernel.buffers, &delta(attention, &kernel.buffers), format!("{name}_0"))];
-    let groups = channels(&shape).div_ceil(MOST_KEPT);
+    let groups = channels(&shape) / kept(&shape);
     let of_queries = shape.batch * shape.heads * shape.queries.div_ceil(TILE);
     let of_keys = shape.batch * shape.kv_heads * shape.keys.div_ceil(TILE);
-    let shared_bytes = (4 * tile_bytes(&shape)).max(result_bytes(kept(channels(&shape)))) as u32;
+    let shared_bytes = (4 * tile_bytes(&shape)).max(result_bytes(kept(&shape))) as u32;
     for (number, blocks) in [(1, of_queries * groups), (2, of_keys * groups)] {
         let symbol = format!("{name}_{number}");
         entry(b, &symbol, block(&shape), kernel.buffers.len(), |b, pointers, instance| {
@@ -59,10 +59,6 @@ pub(in crate::cuda::attention) fn lower(
         stages.push(DeviceStage { symbol, blocks, threads: THREADS as u32, shared_bytes });
     }
     stages
-}
-
-fn kept(channels: u64) -> u64 {
-    channels.min(MOST_KEPT)
 }
 
 fn parts(operands: &mut Operands, kernel: &Kernel, attention: &AttentionBackward) -> Parts {
@@ -101,7 +97,7 @@ impl Lowering<'_> {
     /// The group of channels that is this block's: the first of them, known at run time, and what is left of the block.
     fn channel_group(&mut self) -> (Value, Value) {
         let block = self.e.b.block();
-        self.e.b.split(block, channels(&self.shape).div_ceil(MOST_KEPT))
+        self.e.b.split(block, channels(&self.shape) / kept(&self.shape))
     }
 
     /// Emits for the block's group of channels; the body is given the first channel.
@@ -111,7 +107,7 @@ impl Lowering<'_> {
         sums: Vec<Value>,
         mut emit: impl FnMut(&mut Self, u64, Vec<Value>) -> Vec<Value>,
     ) -> Vec<Value> {
-        let groups = channels(&self.shape).div_ceil(MOST_KEPT);
+        let groups = channels(&self.shape) / kept(&self.shape);
         if groups == 1 {
             return emit(self, 0, sums);
         }
@@ -121,7 +117,7 @@ impl Lowering<'_> {
         let open = self.e.b.begin_if(first, &types);
         let of_first = emit(self, 0, sums.clone());
         self.e.b.begin_else(&of_first);
-        let of_second = emit(self, MOST_KEPT, sums);
+        let of_second = emit(self, kept(&self.shape), sums);
         self.e.b.end_if(open, &of_second)
     }
 
@@ -137,7 +133,7 @@ impl Lowering<'_> {
         self.load_tile(parts.q, &of_queries, queries, tiles.q);
         self.load_tile(parts.d_o, &of_queries, queries, tiles.d_o);
         let (low, high) = self.key_tiles(queries.first);
-        let sums = self.no_sums(kept(channels(&shape)) / COLUMNS).concat();
+        let sums = self.no_sums(kept(&shape) / COLUMNS).concat();
         let one = self.e.b.i64(1);
         let open = self.e.b.begin_loop((low, high, one), &sums);
         let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
@@ -152,7 +148,7 @@ impl Lowering<'_> {
             lowering.tensor_weigh(&d_scores, tiles.k, channel, grouped(&sums)).concat()
         });
         let sums = self.e.b.end_loop(open, &sums);
-        let channel = self.e.b.times(group, MOST_KEPT);
+        let channel = self.e.b.times(group, kept(&shape));
         self.store_tile(&parts.d_q, &of_queries, queries, channel, &grouped(&sums));
     }
 
@@ -167,7 +163,7 @@ impl Lowering<'_> {
         self.load_tile(parts.v, &of_keys, keys, tiles.v);
         let (low, high) = self.query_tiles(keys.first);
         let per_group = shape.heads / shape.kv_heads;
-        let count = kept(channels(&shape)) / COLUMNS;
+        let count = kept(&shape) / COLUMNS;
         let sums = self.no_sums(2 * count).concat();
         let members = self.e.b.begin_count(per_group, &sums);
         let first = self.e.b.times(key_head, per_group);
@@ -191,7 +187,7 @@ impl Lowering<'_> {
         });
         let after = self.e.b.end_loop(open, &next);
         let sums = self.e.b.end_loop(members, &after);
-        let channel = self.e.b.times(group, MOST_KEPT);
+        let channel = self.e.b.times(group, kept(&shape));
         let (d_v, d_k) = sums.split_at(4 * count as usize);
         for (store, sums) in [(&parts.d_v, d_v), (&parts.d_k, d_k)] {
             self.store_tile(store, &of_keys, keys, channel, &grouped(sums));

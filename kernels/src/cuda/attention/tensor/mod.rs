@@ -35,8 +35,10 @@ const ROWS: u64 = 16;
 /// Columns of a fragment of sums, and fragments across a tile.
 const COLUMNS: u64 = 8;
 const ACROSS: u64 = TILE / COLUMNS;
-/// Channels of a gradient that a block keeps in registers.
+/// Channels of a gradient that a block can keep in registers.
 const MOST_KEPT: u64 = 64;
+/// The same where fragments are tf32.
+const MOST_KEPT_TF32: u64 = 48;
 /// Bytes that a row in shared memory is longer than it must be, so that rows start in different banks.
 const PADDING: u64 = 16;
 
@@ -54,6 +56,12 @@ pub(in crate::cuda) fn takes(shape: &AttentionShape) -> bool {
 /// Channels, padded to whole multiplications.
 fn channels(shape: &AttentionShape) -> u64 {
     shape.channels.next_multiple_of(ROWS)
+}
+
+/// Channels of a gradient that a block keeps in registers: all, or half of them.
+fn kept(shape: &AttentionShape) -> u64 {
+    let most = if shape.precision == Precision::Tf32 { MOST_KEPT_TF32 } else { MOST_KEPT };
+    if channels(shape) > most { channels(shape) / 2 } else { channels(shape) }
 }
 
 /// Bytes of an element in shared memory.

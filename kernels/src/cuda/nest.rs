@@ -6,6 +6,7 @@
 //! in a fixed order.
 
 mod order;
+mod plan;
 mod spread;
 mod transpose;
 
@@ -18,24 +19,12 @@ use crate::{
         builder::{Block, Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Buffer, Expr, ExprId, Exprs, Index, Kernel, Nest, ReduceKind, Store, Sweep},
-    nest::{choose_vector, roots, split},
+    ir::{Buffer, ExprId, Index, Kernel, Nest, ReduceKind, Sweep},
+    nest::{roots, split},
 };
 pub(super) use order::ordered;
-use transpose::Transpose;
-
-/// Threads of a block where nothing speaks for another number.
-const THREADS: u64 = 256;
-/// Threads of a block of columns at most: each may have 128 registers.
-const COLUMN_THREADS: u64 = 512;
-/// Blocks that fill a device.
-const BLOCKS_WANTED: u64 = 96;
-/// Parallel iterations that fill a device without sharing their inner loops.
-const PLENTY: u64 = 1 << 17;
-/// Threads wanted for a scatter.
-const SCATTER_THREADS: u64 = 1 << 15;
-/// Parts that a scatter is divided into at most.
-const MAX_PARTS: u64 = 64;
+pub(super) use plan::Plan;
+use plan::{BLOCKS_WANTED, is_ordered, scatter_key};
 
 /// A nest that is one launch, and the buffers that it is given.
 struct Stage {
@@ -100,125 +89,6 @@ pub(super) fn emit(
     let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
     let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
     Lowering { e, nest, plan, ordered: updates && nest.sweeps.len() > 1 }.block(block);
-}
-
-/// How parallel iterations are spread over threads.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    /// The parallel loop whose iterations are neighbours.
-    column: Option<u32>,
-    /// Threads of a team.
-    team: u64,
-    /// Teams of a block.
-    teams: u64,
-    /// Neighbouring threads belong to different teams.
-    interleaved: bool,
-    /// Iterations of the parallel loops.
-    iterations: u64,
-    /// Teams that share one iteration's scatter, each adding to the elements of one residue class.
-    parts: u64,
-}
-
-impl Plan {
-    pub fn new(nest: &Nest) -> Plan {
-        let iterations: u64 = nest.parallel.iter().product();
-        let inner: u64 = nest.inner.iter().product();
-        let parallel = nest.parallel.len() as u32;
-        let vector = choose_vector(nest, WARP);
-        let column = vector.filter(|&var| var < parallel).or(parallel.checked_sub(1));
-        let plan = Plan { column, team: 1, teams: THREADS, interleaved: false, iterations, parts: 1 };
-        if nest.inner.is_empty() {
-            return plan;
-        }
-        if is_ordered(nest) {
-            let wanted = (SCATTER_THREADS / iterations).clamp(1, MAX_PARTS);
-            let parts = if scatter_key(nest).is_some() { 1 << wanted.ilog2() } else { 1 };
-            return Plan { teams: iterations.next_power_of_two().clamp(32, THREADS), parts, ..plan };
-        }
-        if vector.is_some_and(|var| var >= parallel) {
-            let team = match inner {
-                0..=128 => inner.next_power_of_two().min(WARP.into()),
-                129..=1024 => WARP.into(),
-                1025..=16384 => THREADS,
-                _ => 2 * THREADS,
-            };
-            return Plan { team, teams: (THREADS / team).max(1), ..plan };
-        }
-        if iterations >= PLENTY || inner <= 16 {
-            return plan;
-        }
-        // Eight neighbours fill a sector of memory; more only where there are blocks enough without.
-        let enough = |teams: &u64| iterations.div_ceil(*teams) >= BLOCKS_WANTED;
-        let teams = [32, 16].into_iter().find(enough).unwrap_or(8);
-        let team = (inner / 16).next_power_of_two().clamp(4, (COLUMN_THREADS / teams).min(WARP.into()));
-        Plan { team, teams, interleaved: true, ..plan }
-    }
-
-    /// What goes through shared memory, if something does.
-    fn turned(&self, nest: &Nest) -> Option<Transpose> {
-        self.column.and_then(|across| Transpose::of(nest, across))
-    }
-
-    /// The same with more teams in a block. What a team computes stays as it is.
-    pub fn widened(self, threads: u64) -> Plan {
-        Plan { teams: threads / self.team, ..self }
-    }
-
-    /// Threads of a block.
-    pub fn threads(&self) -> u64 {
-        self.team * self.teams
-    }
-
-    /// The long bodies of columns may have all registers that a block can.
-    pub fn together(&self) -> Option<u32> {
-        self.interleaved.then_some(1)
-    }
-
-    fn units(&self) -> u64 {
-        self.iterations * self.parts
-    }
-
-    pub fn blocks(&self) -> u64 {
-        self.units().div_ceil(self.teams)
-    }
-
-    /// Partial results of a team that go through shared memory.
-    fn slots(&self) -> u64 {
-        match (self.interleaved, self.team) {
-            (true, team) => team * self.teams,
-            (false, team) if team > WARP.into() => self.threads() / u64::from(WARP),
-            _ => 0,
-        }
-    }
-
-    pub fn shared_bytes(&self) -> u64 {
-        // Value and position.
-        2 * 4 * self.slots()
-    }
-}
-
-/// Whether inner iterations add to elements that others add to, so that their order counts.
-fn is_ordered(nest: &Nest) -> bool {
-    nest.sweeps.iter().any(|sweep| !sweep.once && sweep.stores.iter().any(|store| store.accumulate))
-}
-
-/// The gathered value by which a pure scatter can be divided: stores of iterations where it differs never meet.
-fn scatter_key(nest: &Nest) -> Option<ExprId> {
-    let [Sweep { once: false, reductions, stores }] = &nest.sweeps[..] else { return None };
-    let [store] = &stores[..] else { return None };
-    let extents = [&nest.parallel[..], &nest.inner].concat();
-    let [key] = store.index.values()[..] else { return None };
-    let rest = store.index.without_values();
-    let zeros = vec![0; extents.len()];
-    let at = |value: i64| store.index.evaluate(&zeros, &mut |_| value);
-    let (low, high) = rest.range(&extents);
-    let apart = rest.values().is_empty() && low >= 0 && high < at(1) - at(0);
-    (apart && reductions.is_empty() && store.accumulate && !reads_target(&nest.exprs, store)).then_some(key)
-}
-
-fn reads_target(exprs: &Exprs, store: &Store) -> bool {
-    let loads = exprs.reachable(&[store.value]);
-    loads.iter().any(|&id| matches!(exprs.get(id), Expr::Load { buffer, .. } if *buffer == store.buffer))
 }
 
 /// The running value of a reduction: the value, or value and position.

@@ -1,6 +1,6 @@
 //! Private training takes the steps that it takes on the processor, and those of independent records.
 
-use super::{Bound, clean, compared_each, example, opened};
+use super::{Bound, clean, compared, compared_each, example, opened};
 use trainc_kernels::Target;
 use trainc_runtime::{artifact::Isa, device::Place};
 use trainc_tests::{program, traces::Recorded};
@@ -17,6 +17,20 @@ fn private_example(name: &str) -> String {
 fn private_training_takes_the_same_steps_with_and_without_filters() {
     let programs = ["dp_digits", "doppler", "disk"].map(|name| (name, private_example(name), Bound::Relative(1e-5)));
     compared_each("private::private_training_takes_the_same_steps_with_and_without_filters", &programs);
+}
+
+#[test]
+fn private_training_of_a_transformer_with_frozen_parts_takes_the_same_steps() {
+    let sizes = [
+        ("width = 192", "width = 24"),
+        ("depth = 4", "depth = 2"),
+        ("context = 128", "context = 40"),
+        ("rows 16", "rows 4"),
+        ("batch 128", "batch 4"),
+        ("clip 0.1 automatic", "clip 0.1 automatic  accountant rdp"),
+    ];
+    let test = "private::private_training_of_a_transformer_with_frozen_parts_takes_the_same_steps";
+    compared(test, "dp_gpt", &example("dp_gpt", &sizes), Bound::Relative(1e-4));
 }
 
 /// Recorded runs of each method, optimizer and way to clip; the processor repeats all of them.

@@ -19,6 +19,12 @@ fn an_own_optimizer_takes_the_same_steps_bit_for_bit() {
 }
 
 #[test]
+fn an_own_filter_takes_the_same_steps() {
+    let text = example("own_filter", &[]);
+    compared("programs::an_own_filter_takes_the_same_steps", "own_filter", &text, Bound::Relative(1e-5));
+}
+
+#[test]
 fn an_own_layer_takes_the_same_steps() {
     compared(
         "programs::an_own_layer_takes_the_same_steps",
@@ -48,6 +54,19 @@ fn a_transformer_takes_the_same_steps() {
         let graphs = report.iter().filter(|line| line["kind"] == "graph").count();
         assert_eq!(graphs, STEPS as usize, "each step is one graph");
     }
+}
+
+#[test]
+fn a_transformer_with_a_tied_head_takes_the_same_steps() {
+    let sizes = [
+        ("width = 768", "width = 24"),
+        ("depth = 12", "depth = 2"),
+        ("vocab = 50257, heads = 12, context = 1024", "vocab = 301, heads = 3, context = 40"),
+        ("batch 4  precision bf16", "batch 2"),
+        ("warmup = 2000 steps", "warmup = 2 steps"),
+    ];
+    let text = example("gpt2_124m", &sizes);
+    compared("programs::a_transformer_with_a_tied_head_takes_the_same_steps", "gpt2", &text, Bound::Relative(1e-4));
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub fn climb(
     let mut refused: Vec<(u64, ScheduleError)> = Vec::new();
     for price in PRICES {
         match rung(program, target, price, milliseconds) {
-            Ok(rung) if price == 1 && rung.recomputed() == 0 => return Ok(rung),
+            Ok(rung) if price == 1 && rung.plan.report.recomputed_for_budget == 0 => return Ok(rung),
             Ok(rung) => found.push(rung),
             Err(error @ ScheduleError::OverBudget { needed, .. }) => refused.push((needed, error)),
             Err(defect) => return Err(defect),
@@ -70,11 +70,6 @@ fn rung(
 }
 
 impl Rung {
-    /// Values that the backward pass computes again.
-    fn recomputed(&self) -> usize {
-        self.plan.report.entries.iter().map(|entry| entry.recomputed.len()).sum()
-    }
-
     /// Modelled picoseconds of an update.
     fn time(&self) -> u128 {
         let of_training =

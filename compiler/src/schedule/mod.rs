@@ -140,10 +140,7 @@ pub fn schedule(request: &Request) -> Result<Plan, ScheduleError> {
     let names = request.entries.iter().map(|(name, _)| *name);
     let entries: Vec<(&str, &Graph)> = names.zip(graphs.iter().map(|graph| &**graph)).collect();
     let request = &Request { entries: &entries, ..*request };
-    let plan = match request.memory_budget {
-        Some(budget) => recompute::within(request, &persistent, budget)?,
-        None => recompute::cheaply(request, &persistent)?,
-    };
+    let plan = recompute::within(request, &persistent, request.memory_budget.unwrap_or(u64::MAX))?;
     for kernel in &plan.kernels {
         kernel.verify().map_err(|reason| ScheduleError::Malformed { label: kernel.label.clone(), reason })?;
     }
@@ -165,7 +162,7 @@ fn assemble(request: &Request, persistent: &Persistent, choices: Vec<Choices>) -
         reports.push(report::entry(name, &scheduled, &placement, &kernels, request.program));
         entries.push(persistent.bind(name, &scheduled.calls, &placement, &request.program.inputs));
     }
-    let report = Report { persistent_bytes: persistent.bytes, entries: reports };
+    let report = Report { persistent_bytes: persistent.bytes, recomputed_for_budget: 0, entries: reports };
     let tensors = persistent.tensors.clone();
     Ok(Plan { kernels: kernels.list, tensors, entries, arena_bytes, control_offset: CONTROL_OFFSET, report })
 }

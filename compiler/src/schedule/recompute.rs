@@ -14,9 +14,9 @@ use super::{
     select::{self, Class, class},
     sink::{self, Later},
 };
-use crate::graph::{Graph, NodeId, Op};
+use crate::graph::{NodeId, Op};
 use std::collections::{BTreeMap, BTreeSet};
-use trainc_kernels::{Target, kernel_facts};
+use trainc_kernels::kernel_facts;
 
 /// Work is counted in operations of matrix products. A byte of traffic takes as long as this many: two cores with AVX-512
 /// reach 235 GFLOP/s and 78 GB/s.
@@ -28,25 +28,20 @@ const NEGLIGIBLE: u64 = 64;
 /// Costs are in this fraction of an operation per byte.
 const RESOLUTION: u128 = 1 << 10;
 
-/// A plan in which what costs next to nothing is computed again.
-///
-/// # Errors
-/// If a graph cannot be expressed.
-pub(super) fn cheaply(request: &Request, persistent: &Persistent) -> Result<Plan, ScheduleError> {
-    let (candidates, negligible) = candidates(request);
-    assemble(request, persistent, choices(request, &candidates[..negligible]))
-}
-
-/// A plan whose arena is within a budget, with as little recomputed as that takes.
+/// A plan whose arena is within a budget, with no more recomputed than that takes; what costs next to nothing always is.
 ///
 /// Candidates are ordered by the work that a byte costs; the shortest prefix that fits is found by bisection.
 ///
 /// # Errors
-/// If recomputing all of them is not enough.
+/// If recomputing all of them is not enough, or a graph cannot be expressed.
 pub(super) fn within(request: &Request, persistent: &Persistent, budget: u64) -> Result<Plan, ScheduleError> {
-    let (candidates, negligible) = candidates(request);
-    let attempt = |count: usize| assemble(request, persistent, choices(request, &candidates[..count]));
-    let (mut too_few, mut enough) = (negligible, candidates.len());
+    let Candidates { list, negligible, kept } = candidates(request);
+    let attempt = |count: usize| {
+        let mut plan = assemble(request, persistent, choices(request, &list[..count], &kept))?;
+        plan.report.recomputed_for_budget = count - negligible;
+        Ok(plan)
+    };
+    let (mut too_few, mut enough) = (negligible, list.len());
     let plan = attempt(too_few)?;
     if plan.arena_bytes <= budget {
         return Ok(plan);
@@ -94,39 +89,52 @@ impl Candidate {
     }
 }
 
-/// What can be recomputed, with the number of those, in front, that always are.
-fn candidates(request: &Request) -> (Vec<Candidate>, usize) {
-    let graphs = request.entries.iter().enumerate();
-    let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| candidates_of(entry, graph, request.target);
-    let mut all: Vec<Candidate> = graphs.flat_map(of_entry).collect();
+/// What can be recomputed.
+struct Candidates {
+    list: Vec<Candidate>,
+    /// How many of them, in front, always are.
+    negligible: usize,
+    /// By entry, the nodes that are computed into memory when nothing is recomputed.
+    kept: Vec<BTreeSet<NodeId>>,
+}
+
+fn candidates(request: &Request) -> Candidates {
+    let (mut all, mut kept) = (Vec::new(), Vec::new());
+    for (entry, (_, graph)) in request.entries.iter().enumerate() {
+        let dag = Dag::new(graph, &Choices::of(request.target));
+        let values = select::select(&dag);
+        let computed = (0..dag.nodes.len()).filter(|&id| values.computed[id]);
+        kept.push(computed.map(|id| dag.nodes[id].origin).collect());
+        all.extend(waiting(entry, &values));
+    }
     all.sort_by_key(|candidate| (candidate.cost(), candidate.entry, candidate.node));
     let mut left: Vec<u64> =
         request.entries.iter().map(|(_, graph)| graph.total_work().products / NEGLIGIBLE).collect();
     let (first, rest): (Vec<Candidate>, Vec<Candidate>) =
         all.into_iter().partition(|candidate| candidate.is_negligible(&mut left[candidate.entry]));
-    let negligible = first.len();
-    (first.into_iter().chain(rest).collect(), negligible)
+    Candidates { negligible: first.len(), list: first.into_iter().chain(rest).collect(), kept }
 }
 
-fn candidates_of(entry: usize, graph: &Graph, target: Target) -> Vec<Candidate> {
-    let dag = Dag::new(graph, &Choices::of(target));
-    let Some(regions) = regions::assign(&dag) else { return Vec::new() };
-    let values = select::select(&dag);
-    let reads = group::reads(&values);
-    let readers = sink::readers(&values, &reads);
+/// The values of an entry that wait for a later pass.
+fn waiting(entry: usize, values: &Values) -> Vec<Candidate> {
+    let dag = values.dag;
+    let Some(regions) = regions::assign(dag) else { return Vec::new() };
+    let reads = group::reads(values);
+    let readers = sink::readers(values, &reads);
     let pass = |id: Id| regions.list[regions.of[id]].pass;
-    let waiting = |id: Id| {
+    let candidate = |id: Id| {
         let node = &dag.nodes[id];
         let waits = |&user: &Id| dag.nodes[user].scope == node.scope && pass(id) < pass(user);
         let later = readers[id].iter().copied().filter(waits).map(pass).min()?;
-        let work = (!node.stored && node.scope != 0).then(|| work(&values, id))??;
-        let later = Later { values: &values, regions: &regions, readers: &readers, id, pass: later };
+        let work = (!node.stored && node.scope != 0).then(|| work(values, id))??;
+        let later = Later { values, regions: &regions, readers: &readers, id, pass: later };
         let gain = values.bytes(id).saturating_sub(later.waiting(&reads[id]));
-        let (work, joins) = (work * dag.scopes[node.scope].count, class(&dag, id) == Class::Element);
+        let (work, joins) = (work * dag.scopes[node.scope].count, class(dag, id) == Class::Element);
         Some(Candidate { entry, node: node.origin, work, gain, joins })
     };
     let computed = (0..dag.nodes.len()).filter(|&id| values.computed[id]);
-    let by_node: BTreeMap<NodeId, Candidate> = computed.filter_map(waiting).map(|found| (found.node, found)).collect();
+    let by_node: BTreeMap<NodeId, Candidate> =
+        computed.filter_map(candidate).map(|found| (found.node, found)).collect();
     by_node.into_values().collect()
 }
 
@@ -143,22 +151,13 @@ fn work(values: &Values, id: Id) -> Option<u64> {
     Some(kernels.iter().map(of_kernel).sum())
 }
 
-fn choices(request: &Request, recomputed: &[Candidate]) -> Vec<Choices> {
-    let entries = request.entries.iter().enumerate();
-    let of_entry = |(entry, (_, graph)): (usize, &(&str, &Graph))| {
+fn choices(request: &Request, recomputed: &[Candidate], kept: &[BTreeSet<NodeId>]) -> Vec<Choices> {
+    let of_entry = |(entry, kept): (usize, &BTreeSet<NodeId>)| {
         let mine = recomputed.iter().filter(|candidate| candidate.entry == entry);
-        let recomputed: BTreeSet<NodeId> = mine.map(|candidate| candidate.node).collect();
-        let kept = if recomputed.is_empty() { BTreeSet::new() } else { in_memory(graph, request.target) };
-        Choices { recomputed, kept, ..Choices::of(request.target) }
+        let recomputed = mine.map(|candidate| candidate.node).collect();
+        Choices { recomputed, kept: kept.clone(), ..Choices::of(request.target) }
     };
-    entries.map(of_entry).collect()
-}
-
-/// Nodes that are computed into memory when nothing is recomputed.
-fn in_memory(graph: &Graph, target: Target) -> BTreeSet<NodeId> {
-    let dag = Dag::new(graph, &Choices::of(target));
-    let values = select::select(&dag);
-    (0..dag.nodes.len()).filter(|&id| values.computed[id]).map(|id| dag.nodes[id].origin).collect()
+    kept.iter().enumerate().map(of_entry).collect()
 }
 
 /// The graph in which later passes compute the values `recomputed` for themselves, from what is `kept` in memory.

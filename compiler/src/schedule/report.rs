@@ -13,6 +13,8 @@ use trainc_kernels::{Facts, kernel_facts};
 pub struct Report {
     /// Bytes of the control block, parameters and states.
     pub persistent_bytes: u64,
+    /// How many values are computed again only because of the memory budget.
+    pub recomputed_for_budget: usize,
     /// By entry, in the order of the request.
     pub entries: Vec<EntryReport>,
 }

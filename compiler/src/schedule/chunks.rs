@@ -3,7 +3,7 @@
 //! Every chunk costs launches and reads what all rows share once more, so rows are cut only where the arena becomes smaller
 //! by more than a few percent, into as few chunks as that takes. A memory budget asks for no more than it needs.
 
-use super::{Persistent, Request, ScheduleError, arena, dag::Choices, entry, instantiate::Kernels};
+use super::{Persistent, Request, ScheduleError, dag::Choices, entry, instantiate::Kernels};
 use crate::graph::{Graph, Rows};
 use std::borrow::Cow;
 
@@ -50,9 +50,8 @@ fn variants<'a>(
     let graphs = std::iter::once(Cow::Borrowed(graph)).chain(chunked);
     graphs
         .map(|graph| {
-            let scheduled = entry(name, &graph, Choices::default(), &mut Kernels::new(request.target))?;
-            let lifetimes: Vec<_> = scheduled.calls.buffers.iter().map(|(_, lifetime)| *lifetime).collect();
-            Ok(Variant { bytes: persistent.bytes + arena::place(&lifetimes).bytes, graph })
+            let scheduled = entry(name, &graph, Choices::of(request.target), &mut Kernels::new(request.target))?;
+            Ok(Variant { bytes: persistent.bytes + scheduled.placement().bytes, graph })
         })
         .collect()
 }

@@ -155,9 +155,7 @@ fn assemble(request: &Request, persistent: &Persistent, choices: Vec<Choices>) -
     let mut arena_bytes = persistent.bytes;
     for (&(name, graph), choices) in request.entries.iter().zip(choices) {
         let scheduled = entry(name, graph, choices, &mut kernels)?;
-        let lifetimes: Vec<arena::Lifetime> = scheduled.calls.buffers.iter().map(|(_, lifetime)| *lifetime).collect();
-        let placement = arena::place(&lifetimes);
-        debug_assert_eq!(arena::clash(&lifetimes, &placement), None);
+        let placement = scheduled.placement();
         arena_bytes = arena_bytes.max(persistent.bytes + placement.bytes);
         reports.push(report::entry(name, &scheduled, &placement, &kernels, request.program));
         entries.push(persistent.bind(name, &scheduled.calls, &placement, &request.program.inputs));
@@ -173,6 +171,16 @@ struct Scheduled {
     regions: regions::Regions,
     calls: Calls,
     recomputed: std::collections::BTreeSet<crate::graph::NodeId>,
+}
+
+impl Scheduled {
+    /// Where its buffers lie, behind parameters and states.
+    fn placement(&self) -> Placement {
+        let lifetimes: Vec<arena::Lifetime> = self.calls.buffers.iter().map(|(_, lifetime)| *lifetime).collect();
+        let placement = arena::place(&lifetimes);
+        debug_assert_eq!(arena::clash(&lifetimes, &placement), None);
+        placement
+    }
 }
 
 /// Schedules one entry; updates in place whatever can be.

@@ -5,7 +5,6 @@ use crate::{
     diagnostic::{Diagnostic, render},
     graph::{NodeId, Op},
     program::Program,
-    rewrite::canonical,
     source::{FileId, SourceMap, Span},
 };
 use trainc_kernels::ir::Unary;
@@ -145,7 +144,7 @@ fn in_bf16_products_with_parameters_are_rounded_with_what_is_added_to_them() {
     let rounded = |precision: &str| {
         let program = checked(text, &[("precision", precision)]).unwrap_or_else(|e| panic!("{e}"));
         [program.step, program.evaluate.expect("without data, too")].map(|graph| {
-            let live = canonical::live(&graph);
+            let live = graph.live();
             let round = |id: &NodeId| live[id.index()] && graph.node(*id).op == Op::Unary(Unary::RoundBf16);
             graph.ids().filter(round).map(|id| graph.node(graph.operands(id)[0]).op.name()).collect::<Vec<_>>()
         })

@@ -54,6 +54,7 @@ mod tests;
 
 use crate::source::Span;
 use petgraph::{Direction, graph::DiGraph, visit::EdgeRef};
+use std::collections::BTreeSet;
 
 /// A node of a [`Graph`]. Ids grow along the edges: operands have smaller ids than their users.
 pub type NodeId = petgraph::graph::NodeIndex<u32>;
@@ -258,6 +259,17 @@ impl Graph {
     /// What the graph yields, in order of declaration.
     pub fn outputs(&self) -> &[(Output, NodeId)] {
         &self.outputs
+    }
+
+    /// The nodes of the outputs.
+    pub fn output_nodes(&self) -> impl Iterator<Item = NodeId> {
+        self.outputs.iter().map(|&(_, node)| node)
+    }
+
+    /// Nodes that outputs and carries name.
+    pub fn named(&self) -> BTreeSet<NodeId> {
+        let carries = self.scopes.iter().flat_map(|scope| &scope.carries);
+        self.output_nodes().chain(carries.flat_map(|carry| [Some(carry.init), carry.next]).flatten()).collect()
     }
 
     /// Declares an output; a later declaration of the same output replaces an earlier one.

@@ -6,17 +6,17 @@ impl Graph {
     /// The graph without the nodes and carries that no output depends on, and where each node went. Scopes keep their
     /// ids, nodes their order.
     pub fn prune(&self) -> (Graph, Vec<Option<NodeId>>) {
-        let needed = self.needed();
+        let live = self.live();
         let mut pruned = Graph::new(self.scope(ScopeId::ROOT).name.clone());
         for (_, scope) in self.scopes().skip(1) {
             pruned.add_scope(scope.name.clone(), scope.count);
         }
         let mut places: Vec<Option<NodeId>> = vec![None; self.len()];
-        for node in self.ids().filter(|node| needed[node.index()]) {
+        for node in self.ids().filter(|node| live[node.index()]) {
             places[node.index()] = Some(self.move_node(node, &mut pruned, &places));
         }
         let place = |node: NodeId| places[node.index()].expect("what is needed has a place");
-        for carry in self.scopes().flat_map(|(_, scope)| &scope.carries).filter(|carry| needed[carry.node.index()]) {
+        for carry in self.scopes().flat_map(|(_, scope)| &scope.carries).filter(|carry| live[carry.node.index()]) {
             if let Some(next) = carry.next {
                 pruned.set_next(place(carry.node), place(next));
             }
@@ -37,10 +37,15 @@ impl Graph {
         moved
     }
 
-    /// Which nodes some output depends on.
-    fn needed(&self) -> Vec<bool> {
+    /// By node, whether some output depends on it.
+    pub fn live(&self) -> Vec<bool> {
+        self.needed_by(self.output_nodes())
+    }
+
+    /// By node, whether some of these depend on it; they depend on themselves.
+    pub fn needed_by(&self, wanted: impl IntoIterator<Item = NodeId>) -> Vec<bool> {
         let mut needed = vec![false; self.len()];
-        let mut pending: Vec<NodeId> = self.outputs().iter().map(|&(_, node)| node).collect();
+        let mut pending: Vec<NodeId> = wanted.into_iter().collect();
         while let Some(node) = pending.pop() {
             if !std::mem::replace(&mut needed[node.index()], true) {
                 pending.extend(self.awaits(node));

@@ -68,7 +68,7 @@ impl Rows {
         }
         let exits: Vec<(NodeId, NodeId)> = self.exits.iter().map(|&exit| (exit, chunks.left(exit))).collect();
         let mut graph = chunks.graph;
-        let wanted: Vec<NodeId> = graph.outputs().iter().map(|&(_, node)| node).collect();
+        let wanted: Vec<NodeId> = graph.output_nodes().collect();
         let substitution = substitute(&mut graph, &exits, &wanted);
         for (output, node) in graph.outputs().to_vec() {
             graph.set_output(output, substitution.of(node));
@@ -94,8 +94,8 @@ impl Rows {
         let uses_large = |id: NodeId| graph.operands(id).iter().any(is_large);
         let mut members = followed.clone();
         members.retain(|&id, _| makes_large.contains(&id) || uses_large(id));
-        let handed_on = handed_on(graph);
-        let leaves = |id: NodeId| handed_on.contains(&id) || users(id).any(|user| !members.contains_key(&user));
+        let named = graph.named();
+        let leaves = |id: NodeId| named.contains(&id) || users(id).any(|user| !members.contains_key(&user));
         let exits: Vec<NodeId> = members.keys().copied().filter(|&id| leaves(id)).collect();
         let used_up = !exits.iter().any(is_large);
         used_up.then(|| Rows { head, exits, extent: graph.shape(head)[axis], members })
@@ -140,7 +140,7 @@ impl Rows {
 fn dependents_of(graph: &Graph, head: NodeId) -> Vec<NodeId> {
     let mut replaced = vec![None; graph.len()];
     replaced[head.index()] = Some(head);
-    let wanted: Vec<NodeId> = graph.outputs().iter().map(|&(_, node)| node).collect();
+    let wanted: Vec<NodeId> = graph.output_nodes().collect();
     dependents(graph, &replaced, &wanted)
 }
 
@@ -162,13 +162,6 @@ fn followed(graph: &Graph, head: NodeId, axis: usize, live: &BTreeSet<NodeId>) -
         }
     }
     places
-}
-
-/// Outputs, and what carries begin with or hand on.
-fn handed_on(graph: &Graph) -> BTreeSet<NodeId> {
-    let carries = graph.scopes().flat_map(|(_, scope)| &scope.carries);
-    let carried = carries.flat_map(|carry| [Some(carry.init), carry.next]).flatten();
-    graph.outputs().iter().map(|&(_, node)| node).chain(carried).collect()
 }
 
 /// The repeat under construction.

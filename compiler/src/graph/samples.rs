@@ -47,7 +47,7 @@ impl Samples {
     /// # Errors
     /// Where samples are coupled.
     pub fn trace(graph: &Graph, loss: NodeId, count: u64) -> Result<Samples, Coupled> {
-        let needed = needed(graph, loss);
+        let needed = graph.needed_by([loss]);
         let mut samples = Samples { places: vec![Place::Shared; graph.len()], count };
         for component in graph.components() {
             let component: Vec<NodeId> = component.into_iter().filter(|node| needed[node.index()]).collect();
@@ -156,21 +156,9 @@ impl Samples {
     }
 }
 
-/// Which nodes a node is made of.
-fn needed(graph: &Graph, goal: NodeId) -> Vec<bool> {
-    let mut needed = vec![false; graph.len()];
-    let mut pending = vec![goal];
-    while let Some(node) = pending.pop() {
-        if !std::mem::replace(&mut needed[node.index()], true) {
-            pending.extend(graph.awaits(node));
-        }
-    }
-    needed
-}
-
 /// Whether a value depends on parameters.
 fn is_learned(graph: &Graph, node: NodeId) -> bool {
-    let needed = needed(graph, node);
+    let needed = graph.needed_by([node]);
     graph.ids().any(|id| needed[id.index()] && matches!(graph.node(id).op, Op::Parameter { .. }))
 }
 

@@ -24,7 +24,7 @@ fn saturated() -> Vec<(Region, Vec<Equation>)> {
     let programs = programs.map(|graph| canonical::canonicalise(&graph, Precision::F32));
     let graphs = canonical.chain(programs).chain([loose_ends(), samples::viewed_gradients()]);
     let of_graph = |graph: Graph| {
-        let live = canonical::live(&graph);
+        let live = graph.live();
         regions(&graph, &live).into_iter().map(|mut region| {
             let (_, equations) = saturate(&mut region.egraph, &Limits::default());
             (region, equations)
@@ -205,7 +205,7 @@ fn softmax_gradient(graph: &mut Graph, axes: &[usize], p: NodeId, d_p: NodeId) -
 #[test]
 fn proofs_pass_the_proof_checker() {
     let graph = canonical::canonicalise(&samples::attention_alone(Style::CAUSAL), Precision::F32);
-    let live = canonical::live(&graph);
+    let live = graph.live();
     for mut region in regions(&graph, &live) {
         let (_, equations) = saturate(&mut region.egraph, &Limits::default());
         let checked: Vec<Rewrite<Term, language::Types>> = equations.iter().filter_map(as_rewrite).collect();

@@ -113,7 +113,7 @@ struct Session {
 impl Session {
     fn new(graph: &Graph, options: &Options) -> Self {
         let canonical = canonical::canonicalise(graph, options.precision);
-        let live = canonical::live(&canonical);
+        let live = canonical.live();
         let mut report = Report::default();
         let mut chosen = Vec::new();
         for mut region in region::regions(&canonical, &live) {

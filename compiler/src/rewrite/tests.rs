@@ -115,7 +115,7 @@ fn each_way_to_norms_and_weighted_sums_gives_the_same_values() {
     for shape in [[3, 5, 4], [6, 2, 3]] {
         let graph = norm_and_weighted_sum(shape);
         let canonical = canonical::canonicalise(&graph, Precision::F32);
-        let live = canonical::live(&canonical);
+        let live = canonical.live();
         let bindings = samples::bindings(&graph, 17);
         for class in 0..2 {
             let forced = forced(&canonical, &live, class);

@@ -148,7 +148,8 @@ struct Moving<'a> {
 
 impl<'a> Moving<'a> {
     fn new(old: &'a Dag, users: &[Vec<Id>], chains: &'a [Chain]) -> Self {
-        let mut stays = referred(old);
+        let named = old.named();
+        let mut stays: Vec<bool> = (0..old.nodes.len()).map(|id| named.contains(&id)).collect();
         let moves: BTreeSet<Id> = chains.iter().flat_map(|chain| &chain.members).copied().collect();
         for id in (0..old.nodes.len()).rev() {
             let used = users[id].iter().any(|&user| stays[user] && !moves.contains(&user));
@@ -212,14 +213,6 @@ impl<'a> Moving<'a> {
         self.slices.insert((chain.region, id), slice);
         slice
     }
-}
-
-/// By node, whether an output or a carry refers to it.
-fn referred(dag: &Dag) -> Vec<bool> {
-    let mut referred = vec![false; dag.nodes.len()];
-    let carried = dag.carries.values().flat_map(|carry| [carry.init, carry.next]);
-    dag.outputs.iter().map(|&(_, id)| id).chain(carried).for_each(|id| referred[id] = true);
-    referred
 }
 
 /// The operation that makes a slice of the result from slices of the operands.

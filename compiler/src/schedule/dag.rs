@@ -166,11 +166,11 @@ impl Dag {
     }
 
     fn import(graph: &Graph) -> Dag {
-        let live = live(graph);
+        let live = graph.live();
         let scopes = graph.scopes().map(|(_, scope)| Scope { name: scope.name.clone(), count: scope.count });
         let mut dag = Dag { scopes: scopes.collect(), ..Dag::default() };
         let mut moved: BTreeMap<NodeId, Id> = BTreeMap::new();
-        for id in graph.ids().filter(|id| live.contains(id)) {
+        for id in graph.ids().filter(|id| live[id.index()]) {
             let operands = graph.operands(id).iter().map(|operand| moved[operand]).collect();
             moved.insert(id, dag.nodes.len());
             dag.nodes.push(imported(graph, id, operands));
@@ -355,21 +355,6 @@ pub(super) fn is_place(op: &Op) -> bool {
             | SumInstances
             | Project { .. }
     )
-}
-
-/// Nodes that an output depends on.
-fn live(graph: &Graph) -> BTreeSet<NodeId> {
-    let mut live = BTreeSet::new();
-    let mut open: Vec<NodeId> = graph.outputs().iter().map(|&(_, id)| id).collect();
-    while let Some(id) = open.pop() {
-        if live.insert(id) {
-            open.extend(graph.operands(id));
-            if let Op::Carry { .. } = graph.node(id).op {
-                open.extend(graph.carry(id).next);
-            }
-        }
-    }
-    live
 }
 
 fn imported(graph: &Graph, id: NodeId, operands: Vec<Id>) -> Node {

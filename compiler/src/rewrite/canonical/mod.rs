@@ -46,7 +46,7 @@ fn same(a: &Graph, b: &Graph) -> bool {
 
 /// Copies what is alive through the builder.
 fn rebuild(graph: &Graph, precision: Precision) -> Graph {
-    let live = live(graph);
+    let live = graph.live();
     let mut builder = Builder::new(graph, precision);
     let mut images: Vec<Option<NodeId>> = vec![None; graph.len()];
     let mut open = Vec::new();
@@ -78,22 +78,6 @@ fn image(images: &[Option<NodeId>], node: NodeId) -> NodeId {
 /// Number of instances of the scope that a node lives in.
 pub(super) fn instances(graph: &Graph, node: NodeId) -> u64 {
     graph.scope(graph.node(node).scope).count
-}
-
-/// Which nodes the outputs need, through operands and the `next` of needed carries.
-pub fn live(graph: &Graph) -> Vec<bool> {
-    let mut live = vec![false; graph.len()];
-    let mut pending: Vec<NodeId> = graph.outputs().iter().map(|&(_, node)| node).collect();
-    while let Some(id) = pending.pop() {
-        if std::mem::replace(&mut live[id.index()], true) {
-            continue;
-        }
-        pending.extend(graph.operands(id));
-        if matches!(graph.node(id).op, Op::Carry { .. }) {
-            pending.extend(graph.carry(id).next);
-        }
-    }
-    live
 }
 
 /// Builds a graph whose nodes are canonical: asked for an operation, it returns a node that is equal to it, known

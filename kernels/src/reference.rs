@@ -5,7 +5,7 @@
 
 use crate::ir::{
     Attention, AttentionBackward, AttentionShape, Batch, Binary, Body, Draw, Expr, ExprId, Exprs, Gemm, Generator,
-    Index, Kernel, Nest, Precision, ReduceKind, Store, View, round_bf16, round_tf32,
+    Index, Kernel, Nest, ReduceKind, Store, View, round_bf16,
 };
 use std::collections::BTreeMap;
 use trainc_runtime::{chacha, philox};
@@ -233,7 +233,7 @@ fn run_gemm(gemm: &Gemm, buffers: &mut [HostBuffer], instance: u64) {
                     let known = BTreeMap::new();
                     let mut at =
                         Evaluator { exprs: &gemm.exprs, buffers, instance, vars: &vars, accumulators: &[], known };
-                    factor(gemm.precision, at.value(root))
+                    gemm.precision.round(at.value(root))
                 })
                 .collect()
         };
@@ -246,15 +246,6 @@ fn run_gemm(gemm: &Gemm, buffers: &mut [HostBuffer], instance: u64) {
                 execute(&gemm.stores, &gemm.exprs, buffers, (instance, &vars, &[sum]));
             }
         }
-    }
-}
-
-/// A factor of a product, as it is multiplied.
-fn factor(precision: Precision, value: f64) -> f64 {
-    match precision {
-        Precision::F32 => value,
-        Precision::Tf32 => round_tf32(value as f32).into(),
-        Precision::Bf16 => round_bf16(value as f32).into(),
     }
 }
 
@@ -285,9 +276,8 @@ impl AttentionShape {
     /// `Σ_e a[b, h, t, e] c[b, g, s, e]`, factors rounded.
     fn dot(&self, buffers: &[HostBuffer], (a, t): (&View, u64), (c, s): (&View, u64), [b, h]: [u64; 2]) -> f64 {
         let g = h / (self.heads / self.kv_heads);
-        let product = |e| {
-            factor(self.precision, a.get(buffers, [b, h, t, e])) * factor(self.precision, c.get(buffers, [b, g, s, e]))
-        };
+        let product =
+            |e| self.precision.round(a.get(buffers, [b, h, t, e])) * self.precision.round(c.get(buffers, [b, g, s, e]));
         (0..self.channels).map(product).sum()
     }
 
@@ -308,7 +298,7 @@ fn run_attention(attention: &Attention, buffers: &mut [HostBuffer]) {
         let total: f64 = scores.iter().map(|score| (score - top).exp()).sum();
         for e in 0..shape.channels {
             let weighted = |(&s, score): (&u64, &f64)| {
-                factor(shape.precision, (score - top).exp()) * factor(shape.precision, v.get(buffers, [b, g, s, e]))
+                shape.precision.round((score - top).exp()) * shape.precision.round(v.get(buffers, [b, g, s, e]))
             };
             let sum: f64 = keys.iter().zip(&scores).map(weighted).sum();
             o.set(buffers, [b, h, t, e], if keys.is_empty() { 0.0 } else { sum / total });
@@ -321,7 +311,7 @@ fn run_attention(attention: &Attention, buffers: &mut [HostBuffer]) {
 
 fn run_backward(attention: &AttentionBackward, buffers: &mut [HostBuffer]) {
     let AttentionBackward { shape, q, k, v, o, lse, d_o, d_q, d_k, d_v, delta } = attention;
-    let round = |value| factor(shape.precision, value);
+    let round = |value| shape.precision.round(value);
     let kv_size = (shape.batch * shape.kv_heads * shape.keys * shape.channels) as usize;
     let (mut dk, mut dv) = (vec![0.0; kv_size], vec![0.0; kv_size]);
     for (row, [b, h, t]) in shape.rows().enumerate() {

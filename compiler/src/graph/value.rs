@@ -1,8 +1,6 @@
 //! Tensors of f64 for the reference interpreter.
 
 use super::TensorType;
-use half::bf16;
-use trainc_kernels::ir::{Precision, round_tf32};
 use trainc_runtime::artifact::DType;
 
 /// A tensor in row-major order. Values are f64 whatever the type says; those of an i32 tensor are whole.
@@ -88,14 +86,5 @@ pub(super) fn round_f32(tensor: Tensor) -> Tensor {
     match tensor.ty.dtype {
         DType::I32 => tensor,
         DType::F32 | DType::Bf16 => tensor.map(|x| f64::from(x as f32)),
-    }
-}
-
-/// Rounding of a factor of a product.
-pub(super) fn round_factor(precision: Precision, x: f64) -> f64 {
-    match precision {
-        Precision::F32 => x,
-        Precision::Tf32 => round_tf32(x as f32).into(),
-        Precision::Bf16 => f64::from(bf16::from_f32(x as f32)),
     }
 }

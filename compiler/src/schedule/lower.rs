@@ -10,7 +10,7 @@ use super::{
 };
 use crate::graph::{Contraction, ControlField, Op};
 use std::collections::BTreeMap;
-use trainc_kernels::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Precision, Store, Unary};
+use trainc_kernels::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Index, Store};
 use trainc_runtime::artifact::Control;
 
 /// Elements of the control block as i32.
@@ -262,11 +262,7 @@ impl<'a> Lowering<'a> {
         guard: Option<ExprId>,
     ) -> Lowered {
         let [a, b] = self.factors(contraction, operands, labels, guard)?;
-        let [a, b] = [a, b].map(|factor| match contraction.precision {
-            Precision::F32 => factor,
-            Precision::Tf32 => self.exprs.add(Expr::Unary(Unary::RoundTf32, factor)),
-            Precision::Bf16 => self.exprs.add(Expr::Unary(Unary::RoundBf16, factor)),
-        });
+        let [a, b] = [a, b].map(|factor| self.exprs.rounded(factor, contraction.precision));
         Ok(self.exprs.add(Expr::Binary(Binary::Mul, a, b)))
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::graph::Op;
 use std::collections::BTreeMap;
-use trainc_kernels::ir::{Binary, DType, Precision, Unary, round_bf16};
+use trainc_kernels::ir::{Binary, DType, Precision, Unary};
 use trainc_runtime::abi::ARGUMENT_ALIGNMENT;
 
 /// The operand of [`Op::AttentionBackward`] that is no factor of a product, and the result of [`Op::Attention`] that it is.
@@ -149,7 +149,7 @@ fn exact(dag: &Dag) -> Vec<bool> {
         let all = |operands: &[Id]| operands.iter().all(|&operand| exact[operand]);
         let is_exact = match &node.op {
             Op::Unary(Unary::RoundBf16) => true,
-            Op::Constant { value, .. } => f64::from(round_bf16(value.get() as f32)) == value.get(),
+            Op::Constant { value, .. } => Precision::Bf16.round(value.get()) == value.get(),
             Op::Unary(Unary::Neg | Unary::Abs) | Op::Binary(Binary::Max | Binary::Min) => all(&node.operands),
             op if hands_on(op, Some(1)) => all(&node.operands[usize::from(*op == Op::Select)..]),
             _ => false,

@@ -25,7 +25,7 @@ use crate::{
         builder::{Builder, Elem, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{AttentionShape, Buffer, Precision, Store},
+    ir::{AttentionShape, Buffer, Store},
     micro::{MicroKernels, Step, Tile},
     stage::Stage,
 };
@@ -193,10 +193,9 @@ impl<'a> Lowering<'a> {
 
     /// A factor of a product, rounded unless it will be when it is paired.
     fn rounded(&mut self, value: Value) -> Value {
-        match (self.sizes.shape.precision, self.sizes.step) {
-            (Precision::Tf32, _) => self.e.b.round_tf32(value),
-            (Precision::Bf16, Step::Float) => self.e.b.round_bf16(value),
-            _ => value,
+        match self.sizes.step {
+            Step::Float => self.e.rounded(value, self.sizes.shape.precision),
+            Step::Bf16Pair => value,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     emit::point::Emitter,
-    ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, Unary, View},
+    ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
 };
 
 /// Loop variables of the views: batch, head, position, channel.
@@ -36,11 +36,8 @@ impl Operands {
     /// What a view holds, rounded as a factor of a product is.
     pub fn factor(&mut self, view: &View, precision: Precision, buffers: &[Buffer]) -> ExprId {
         let value = self.load(view);
-        match (precision, buffers[view.buffer as usize].dtype) {
-            (Precision::Tf32, _) => self.exprs.add(Expr::Unary(Unary::RoundTf32, value)),
-            (Precision::Bf16, DType::F32) => self.exprs.add(Expr::Unary(Unary::RoundBf16, value)),
-            _ => value,
-        }
+        let exact = buffers[view.buffer as usize].dtype == DType::Bf16;
+        if exact { value } else { self.exprs.rounded(value, precision) }
     }
 
     /// The accumulated value goes to where a view says.

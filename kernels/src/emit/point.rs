@@ -5,7 +5,7 @@
 //! scalar until an operation needs it as a vector.
 
 use super::builder::{Builder, Compare, Elem, Type, Value};
-use crate::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Store, Unary};
+use crate::ir::{Access, Binary, Buffer, DType, Draw, Expr, ExprId, Exprs, Generator, Index, Precision, Store, Unary};
 use std::{collections::BTreeMap, mem::offset_of};
 use trainc_runtime::artifact::Control;
 
@@ -244,6 +244,11 @@ impl<'a> Emitter<'a> {
     fn is_set(&mut self, condition: Value) -> Value {
         let zero = self.b.float(condition.ty.lanes, 0.0);
         self.b.compare(Compare::NotEqual, condition, zero)
+    }
+
+    /// A factor of a product, as it is multiplied.
+    pub fn rounded(&mut self, factor: Value, precision: Precision) -> Value {
+        precision.rounding().map_or(factor, |rounding| self.unary(rounding, factor))
     }
 
     fn unary(&mut self, function: Unary, x: Value) -> Value {

@@ -9,7 +9,7 @@ use crate::{
         builder::{Compare, Value},
         point::Point,
     },
-    ir::{DType, Expr, ExprId, Precision, Unary},
+    ir::{DType, Expr, ExprId, Unary},
     micro::Step,
 };
 
@@ -386,10 +386,6 @@ impl Lowering<'_> {
             Expr::Load { buffer, .. } => self.e.dtype(*buffer) == DType::Bf16,
             _ => false,
         };
-        match self.gemm.precision {
-            Precision::Tf32 if !rounded => self.e.b.round_tf32(value),
-            Precision::Bf16 if !rounded => self.e.b.round_bf16(value),
-            _ => value,
-        }
+        if rounded { value } else { self.e.rounded(value, self.gemm.precision) }
     }
 }

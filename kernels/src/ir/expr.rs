@@ -1,6 +1,6 @@
 //! Scalar expressions over loop variables.
 
-use super::{Binary, Index, Unary};
+use super::{Binary, Index, Precision, Unary};
 use serde::{Deserialize, Serialize};
 
 /// An expression in an [`Exprs`].
@@ -86,6 +86,11 @@ impl Exprs {
             self.nodes.len() - 1
         });
         ExprId(position as u32)
+    }
+
+    /// A factor of a product, as it is multiplied.
+    pub fn rounded(&mut self, factor: ExprId, precision: Precision) -> ExprId {
+        precision.rounding().map_or(factor, |rounding| self.add(Expr::Unary(rounding, factor)))
     }
 
     /// The expression with this id.

@@ -15,7 +15,7 @@ pub use batch::{Batch, Part};
 pub use expr::{Draw, Expr, ExprId, Exprs, Generator};
 pub use index::Index;
 pub(crate) use merge::Loops;
-pub use ops::{Binary, Unary, round_bf16, round_tf32};
+pub use ops::{Binary, Unary, round_bf16};
 pub use verify::{ElementType, MAX_BUFFERS};
 
 use serde::{Deserialize, Serialize};
@@ -169,6 +169,22 @@ pub enum Precision {
     Tf32,
     /// To bfloat16, nearest even.
     Bf16,
+}
+
+impl Precision {
+    /// The operation that rounds a factor, if it is not taken as it is.
+    pub fn rounding(self) -> Option<Unary> {
+        match self {
+            Precision::F32 => None,
+            Precision::Tf32 => Some(Unary::RoundTf32),
+            Precision::Bf16 => Some(Unary::RoundBf16),
+        }
+    }
+
+    /// A factor, as it is multiplied.
+    pub fn round(self, factor: f64) -> f64 {
+        self.rounding().map_or(factor, |rounding| rounding.apply(factor))
+    }
 }
 
 /// Where the elements of a 4-d operand of attention lie: `offset + b*s[0] + h*s[1] + t*s[2] + e*s[3]`, in elements.

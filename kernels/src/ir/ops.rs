@@ -155,7 +155,7 @@ pub fn round_bf16(value: f32) -> f32 {
 }
 
 /// Rounds to tf32: ten bits of mantissa, nearest, ties away from zero; NaN becomes the quiet NaN.
-pub fn round_tf32(value: f32) -> f32 {
+fn round_tf32(value: f32) -> f32 {
     if value.is_nan() {
         return f32::from_bits(0x7FC0_0000);
     }

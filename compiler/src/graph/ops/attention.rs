@@ -1,9 +1,7 @@
 //! Softmax attention as one operation. Rewriting introduces it for its primitive definition, after differentiation.
 
 use super::{Doc, Rule, exactly, expect_float, refuse};
-use crate::graph::{
-    AttentionSpec, InterpretError, Mask, ShapeError, Tensor, TensorType, interpret::Moment, value::round_factor,
-};
+use crate::graph::{AttentionSpec, InterpretError, Mask, ShapeError, Tensor, TensorType, interpret::Moment};
 
 pub(super) struct Attention(pub AttentionSpec);
 
@@ -160,7 +158,7 @@ impl<'a> Heads<'a> {
     }
 
     fn factor(&self, x: f64) -> f64 {
-        round_factor(self.spec.precision, x)
+        self.spec.precision.round(x)
     }
 
     /// Scaled score of a query and a key; minus infinity if the mask hides it.

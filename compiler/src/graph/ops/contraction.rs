@@ -2,9 +2,7 @@
 
 use super::{Call, Doc, Rule, exactly, expect_float, refuse};
 use crate::graph::{
-    Contraction, InterpretError, NodeId, ShapeError, Tensor, TensorType,
-    interpret::Moment,
-    value::{offsets, round_factor},
+    Contraction, InterpretError, NodeId, ShapeError, Tensor, TensorType, interpret::Moment, value::offsets,
 };
 use std::collections::BTreeMap;
 
@@ -43,7 +41,7 @@ impl Rule for Contract {
     }
 
     fn evaluate(&self, operands: &[&Tensor], _at: &Moment) -> Result<Tensor, InterpretError> {
-        let [a, b] = [operands[0], operands[1]].map(|operand| operand.map(|x| round_factor(self.0.precision, x)));
+        let [a, b] = [operands[0], operands[1]].map(|operand| operand.map(|x| self.0.precision.round(x)));
         let ty = self.infer(&[&a.ty, &b.ty]).map_err(|error| InterpretError(error.0))?;
         let Contraction { lhs, rhs, out, .. } = &self.0;
         let summed: Vec<u8> = lhs.iter().copied().filter(|label| !out.contains(label)).collect();

@@ -3,9 +3,7 @@
 
 use super::Builder;
 use crate::graph::{Contraction, NodeId, Op};
-use trainc_kernels::ir::{Binary, Precision, ReduceKind, Unary};
-
-const ROUND: Op = Op::Unary(Unary::RoundBf16);
+use trainc_kernels::ir::{Binary, ReduceKind, Unary};
 
 /// An operand of a contraction with the labels of its axes.
 type Labelled = (NodeId, Vec<u8>);
@@ -127,9 +125,9 @@ impl Builder {
 
     /// Factors that the contraction rounds, as they were before they were rounded.
     fn without_rounding(&mut self, c: &Contraction, factors: [NodeId; 2]) -> Option<NodeId> {
-        let exact = factors.map(|x| if *self.op(x) == ROUND { self.operand(x) } else { x });
-        let changes = c.precision == Precision::Bf16 && exact != factors;
-        changes.then(|| self.build(Op::Contract(c.clone()), &exact))
+        let rounding = Op::Unary(c.precision.rounding()?);
+        let exact = factors.map(|x| if *self.op(x) == rounding { self.operand(x) } else { x });
+        (exact != factors).then(|| self.build(Op::Contract(c.clone()), &exact))
     }
 
     /// A node that is a multiple, by its form.

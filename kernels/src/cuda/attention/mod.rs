@@ -16,7 +16,7 @@ use crate::{
         builder::{Block, Builder, Compare, Elem, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Attention, AttentionBackward, AttentionShape, Buffer, ExprId, Kernel, Precision, Store},
+    ir::{Attention, AttentionBackward, AttentionShape, Buffer, ExprId, Kernel, Store},
 };
 
 /// Lowers verified attention.
@@ -145,11 +145,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn rounded(&mut self, value: Value) -> Value {
-        match self.shape.precision {
-            Precision::F32 => value,
-            Precision::Tf32 => self.e.b.round_tf32(value),
-            Precision::Bf16 => self.e.b.round_bf16(value),
-        }
+        self.e.rounded(value, self.shape.precision)
     }
 
     /// A factor of a product at a point, rounded as the shape says.

@@ -6,9 +6,11 @@
 //!
 //! Work is done as late as the API allows: a stream runs when something waits for it, so that a missing synchronisation
 //! shows. [`config`] lists the environment variables that steer it; [`report`] says what it writes down.
+//! [`child`] is for tests that run over it.
 
 mod api;
 mod capture;
+pub mod child;
 pub mod config;
 mod driver;
 mod handles;

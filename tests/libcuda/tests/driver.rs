@@ -1,16 +1,10 @@
 //! A program that uses `cudarc` runs over this driver: each test starts itself again as a child process that finds the shared
 //! object through `LD_LIBRARY_PATH`, and reads the child's report.
 
-use std::path::Path;
-use std::process::Command;
-
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr, DriverError, result, sys};
-use serde_json::Value;
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
-
-/// Set in the child.
-const CHILD: &str = "TRAINC_PTX_TEST_CHILD";
+use trainc_libcuda::child::{is_child, of_kind, report_of};
 
 const SCALE: &str = r"
 .version 8.0
@@ -37,33 +31,6 @@ $done:
     ret;
 }
 ";
-
-/// Runs a test of this file in a child process over the driver and returns its report; the child must succeed.
-fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<Value> {
-    let folder = tempfile::tempdir().unwrap();
-    let report = folder.path().join("report.jsonl");
-    let (name, libraries) = trainc_libcuda::environment().unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env(name, libraries);
-    child.env(trainc_libcuda::config::REPORT, &report).envs(settings.iter().copied());
-    let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    read(&report)
-}
-
-fn read(report: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(report).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn is_child() -> bool {
-    std::env::var(CHILD).is_ok()
-}
-
-fn of_kind<'a>(report: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    report.iter().filter(|line| line["kind"] == kind).collect()
-}
 
 /// A context without cudarc's own events, which would be recorded into captures.
 fn context() -> Arc<CudaContext> {

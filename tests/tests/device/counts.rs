@@ -1,10 +1,11 @@
 //! What the emulator counts while a plan runs: how well accesses coalesce, how much tensor cores do.
 
-use super::{CHILD, ON_GPU, batch, compiled, example, report_of};
+use super::{batch, compiled, example, on_gpu};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use trainc::{compile::Compilation, schedule::Plan};
 use trainc_kernels::{Target, device_stages, tensor_precision};
+use trainc_libcuda::child::{is_child, of_kind, report_of};
 use trainc_runtime::{Options, Session, artifact::Isa, device::Place};
 use trainc_tests::program;
 
@@ -28,10 +29,10 @@ impl Counted {
 
 /// Runs one step of a program on the emulated device; what each kernel did, by number. `None` in the child.
 fn counted(test: &str, text: &str) -> Option<BTreeMap<usize, Counted>> {
-    if std::env::var_os(ON_GPU).is_some() {
+    if on_gpu() {
         return None;
     }
-    if std::env::var_os(CHILD).is_some() {
+    if is_child() {
         let artifact = compiled(test, text, Target::Cuda, Isa::Sm80);
         let options = Options { device: Place::Cuda(0), ..Options::default() };
         let mut session = Session::new(artifact, &options).unwrap();
@@ -42,7 +43,7 @@ fn counted(test: &str, text: &str) -> Option<BTreeMap<usize, Counted>> {
     let checked = program::check(test, text, &[]).unwrap_or_else(|found| panic!("{found}"));
     let plan = Compilation::for_target(checked, Target::Cuda).unwrap_or_else(|error| panic!("{error}")).plan;
     let mut kernels: BTreeMap<usize, Counted> = BTreeMap::new();
-    for line in report_of(test, &[]).iter().filter(|line| line["kind"] == "launch") {
+    for line in of_kind(&report_of(test, &[]), "launch") {
         let number = kernel_number(line);
         let counted = kernels.entry(number).or_default();
         counted.label.clone_from(&plan.kernels[number].label);
@@ -81,31 +82,26 @@ fn accesses_coalesce(kernels: &BTreeMap<usize, Counted>) {
     assert!(worst >= LEAST_COALESCING, "least coalescing {worst:.3}\n{}", table.join("\n"));
 }
 
+/// Sizes of which warps and sectors are a part, and that the emulator executes in seconds.
+const SIZES: [(&str, &str); 5] = [
+    ("width = 192", "width = 64"),
+    ("depth = 4", "depth = 2"),
+    ("heads = 6", "heads = 4"),
+    ("context = 128", "context = 64"),
+    ("batch 16", "batch 2"),
+];
+
 #[test]
 fn accesses_of_each_kernel_of_a_transformer_coalesce() {
-    let sizes = [
-        ("width = 192", "width = 64"),
-        ("depth = 4", "depth = 2"),
-        ("heads = 6", "heads = 4"),
-        ("context = 128", "context = 64"),
-        ("batch 16", "batch 2"),
-    ];
     let test = "counts::accesses_of_each_kernel_of_a_transformer_coalesce";
-    if let Some(kernels) = counted(test, &example("gpt_rust", &sizes)) {
+    if let Some(kernels) = counted(test, &example("gpt_rust", &SIZES)) {
         accesses_coalesce(&kernels);
     }
 }
 
 #[test]
 fn accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce() {
-    let sizes = [
-        ("width = 192", "width = 64"),
-        ("depth = 4", "depth = 2"),
-        ("heads = 6", "heads = 4"),
-        ("context = 128", "context = 64"),
-        ("batch 16", "batch 2"),
-        ("hidden = 512", "hidden = 160"),
-    ];
+    let sizes = [&SIZES[..], &[("hidden = 512", "hidden = 160")]].concat();
     let test = "counts::accesses_of_each_kernel_of_a_transformer_with_shared_heads_coalesce";
     if let Some(kernels) = counted(test, &example("llama_small", &sizes)) {
         accesses_coalesce(&kernels);

@@ -1,15 +1,16 @@
 //! What a session says when its device fails it.
 
-use super::{CHILD, ON_GPU, STEPS, batch, compiled, example, report_of};
+use super::{STEPS, batch, compiled, example, on_gpu};
 use std::sync::atomic::AtomicBool;
 use trainc_kernels::{Target, host_isa};
+use trainc_libcuda::child::{is_child, report_of};
 use trainc_runtime::{Options, RunDirectory, Session, artifact::Isa, device::Place, load_newest, train};
 
 /// What a device does to a session that it fails.
 fn failure(test: &str, settings: &[(&str, &str)], expected: &str) {
-    if std::env::var_os(CHILD).is_none() {
+    if !is_child() {
         // A real driver takes no settings.
-        if std::env::var_os(ON_GPU).is_none() {
+        if !on_gpu() {
             report_of(test, settings);
         }
         return;
@@ -61,8 +62,8 @@ fn a_missing_device_is_an_error() {
 #[test]
 fn the_last_checkpoint_survives_a_lost_device() {
     let test = "failures::the_last_checkpoint_survives_a_lost_device";
-    if std::env::var_os(CHILD).is_none() {
-        if std::env::var_os(ON_GPU).is_none() {
+    if !is_child() {
+        if !on_gpu() {
             report_of(test, &[(trainc_libcuda::config::LOSE_AFTER, "30")]);
         }
         return;

@@ -10,8 +10,8 @@ mod layers;
 mod private;
 mod programs;
 
-use std::process::Command;
 use trainc_kernels::{Target, host_isa};
+use trainc_libcuda::child::{is_child, of_kind, report_of};
 use trainc_runtime::{
     Batch, Options, Session, Values,
     artifact::{Artifact, DType, InputBinding, Isa},
@@ -19,11 +19,12 @@ use trainc_runtime::{
 };
 use trainc_tests::program;
 
-/// Set in the child.
-const CHILD: &str = "TRAINC_DEVICE_TEST_CHILD";
-/// Set by whoever has a device.
-const ON_GPU: &str = "TRAINC_ON_GPU";
 const STEPS: u32 = 5;
+
+/// Whether the comparisons run on the machine's own device.
+fn on_gpu() -> bool {
+    std::env::var_os("TRAINC_ON_GPU").is_some()
+}
 
 /// How close the two machines must come.
 #[derive(Clone, Copy)]
@@ -46,30 +47,14 @@ fn compared_each(test: &str, programs: &[(&str, String, Bound)]) -> Option<Vec<s
 
 /// Does something in a child that has a device; the emulator must not complain. Returns its report.
 fn clean(test: &str, work: impl FnOnce()) -> Option<Vec<serde_json::Value>> {
-    if [CHILD, ON_GPU].into_iter().any(|name| std::env::var_os(name).is_some()) {
+    if is_child() || on_gpu() {
         work();
         return None;
     }
     let report = report_of(test, &[]);
-    let violations: Vec<_> = report.iter().filter(|line| line["kind"] == "violation").collect();
+    let violations = of_kind(&report, "violation");
     assert!(violations.is_empty(), "{violations:#?}");
     Some(report)
-}
-
-/// Runs a test of this file in a child process over the emulated driver; the child must succeed.
-fn report_of(test: &str, settings: &[(&str, &str)]) -> Vec<serde_json::Value> {
-    let folder = tempfile::tempdir().unwrap();
-    let report = folder.path().join("report.jsonl");
-    let (name, libraries) = trainc_libcuda::environment().unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env(name, libraries);
-    child.env(trainc_libcuda::config::REPORT, &report).envs(settings.iter().copied());
-    let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    print!("{text}");
-    let lines = std::fs::read_to_string(&report).unwrap_or_default();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn compiled(name: &str, text: &str, target: Target, isa: Isa) -> Artifact {

@@ -14,7 +14,9 @@ pub mod layers;
 pub mod markdown;
 pub mod private_digits;
 pub mod program;
+pub mod torch;
 pub mod traces;
+pub mod vectors;
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {

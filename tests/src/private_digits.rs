@@ -2,7 +2,10 @@
 //! gradient of all records, and how many held-out digits are recognised. The acceptance test runs it on made-up digits,
 //! `examples/private_report.rs` on real ones.
 
-use crate::program;
+use crate::{
+    program,
+    vectors::{difference, dot, norm},
+};
 use std::path::{Path, PathBuf};
 use trainc_kernels::{Target, host_isa};
 use trainc_runtime::{
@@ -138,7 +141,8 @@ impl Experiment {
             }
             let (gradient, before) = (all.gradient(&session), parameters(&session));
             session.step().expect("a private step");
-            found.push(compare(&difference(&before, &parameters(&session), self.rate), &gradient));
+            let used = difference(&before, &parameters(&session)).into_iter().map(|moved| moved / self.rate);
+            found.push(compare(&used.collect::<Vec<f64>>(), &gradient));
         }
         GradientError {
             relative: mean(found.iter().map(|error| error.relative)),
@@ -149,7 +153,7 @@ impl Experiment {
 
 fn compare(used: &[f64], gradient: &[f64]) -> GradientError {
     GradientError {
-        relative: norm(&difference(used, gradient, 1.0)) / norm(gradient),
+        relative: norm(&difference(used, gradient)) / norm(gradient),
         cosine: dot(used, gradient) / norm(used) / norm(gradient),
     }
 }
@@ -184,7 +188,7 @@ impl AllRecords {
         }
         let before = parameters(&self.session);
         self.session.step().expect("a step over all records");
-        difference(&before, &parameters(&self.session), 1.0)
+        difference(&before, &parameters(&self.session))
     }
 }
 
@@ -204,19 +208,6 @@ fn names(session: &Session) -> Vec<String> {
 
 fn parameters(session: &Session) -> Vec<f64> {
     names(session).iter().flat_map(|name| program::floats(session, name)).collect()
-}
-
-/// `(a - b) / by`.
-fn difference(a: &[f64], b: &[f64], by: f64) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| (a - b) / by).collect()
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
 }
 
 /// Writes a `digits.csv` of made-up digits: ten random images, each seen through much noise.

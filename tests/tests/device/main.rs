@@ -17,7 +17,10 @@ use trainc_runtime::{
     artifact::{Artifact, DType, InputBinding, Isa},
     device::Place,
 };
-use trainc_tests::program;
+use trainc_tests::{
+    program,
+    vectors::{difference, norm},
+};
 
 const STEPS: u32 = 5;
 
@@ -89,12 +92,12 @@ fn compare(name: &str, text: &str, bound: Bound) {
         }
         if step == 0 {
             let moved = [&cpu, &device].map(|session| difference(&everything(session), &before));
-            let distance = length(&difference(&moved[0], &moved[1])) / length(&moved[0]).max(f64::MIN_POSITIVE);
+            let distance = norm(&difference(&moved[0], &moved[1])) / norm(&moved[0]).max(f64::MIN_POSITIVE);
             assert!(distance <= most, "{name}: the first movements differ by {distance:e}");
         }
     }
     let [after, on_device] = [&cpu, &device].map(everything);
-    let distance = length(&difference(&after, &on_device)) / length(&after);
+    let distance = norm(&difference(&after, &on_device)) / norm(&after);
     assert!(distance <= most, "{name}: parameters and states differ by {distance:e}");
     println!("{name}: difference of all tensors {distance:e}");
 }
@@ -110,14 +113,6 @@ fn everything(session: &Session) -> Vec<f64> {
         Values::Integers(values) => values.into_iter().map(f64::from).collect(),
     });
     values.flatten().collect()
-}
-
-fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
-fn length(a: &[f64]) -> f64 {
-    a.iter().map(|x| x * x).sum::<f64>().sqrt()
 }
 
 /// A batch for the step's inputs, from a small generator.

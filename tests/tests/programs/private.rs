@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use trainc::graph::{Bindings, Output, Tensor, TensorType, interpret};
 use trainc::program::{InputKind, Program};
 use trainc_runtime::artifact::{DType, Init};
-use trainc_tests::program::check;
+use trainc_tests::{
+    program::check,
+    vectors::{difference, norm},
+};
 
 pub(super) const ROWS: usize = 4;
 
@@ -208,8 +211,7 @@ const CLIPS: &[(&str, Factor)] = &[
 ];
 
 fn distance(found: &[f64], expected: &[f64]) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
-    norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied()).max(1e-12)
+    norm(&difference(found, expected)) / norm(expected).max(1e-12)
 }
 
 #[test]

@@ -24,7 +24,7 @@ echo
 echo "## Steps: median of 20, against the roofline model for $target (data-sheet peaks, not those of this card)"
 for program in dsl-examples/bench/w1.train dsl-examples/bench/w2.train dsl-examples/bench/w3.train dsl-examples/bench/w4.train; do
     folder=$(mktemp -d)
-    if target/release/trainc compile "$program" --target "$target" -o "$folder/program.trainx" 2>/dev/null \
+    if target/release/trainc compile "$program" --target "$target" --out "$folder/program.trainx" 2>/dev/null \
         && target/release/trainc bench "$folder/program.trainx" --device cuda --json > "$folder/bench" 2>&1 \
         && target/release/trainc plan "$program" --target "$target" --json > "$folder/plan" 2>&1; then
         python3 - "$program" "$folder" <<'PYTHON'

@@ -89,8 +89,8 @@ pub struct Compile {
     #[command(flatten)]
     pub program: Program,
     /// Where to write (default: the program's name with `.trainx`)
-    #[arg(long, short)]
-    pub output: Option<PathBuf>,
+    #[arg(long, short, alias = "output")]
+    pub out: Option<PathBuf>,
     /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, `cuda:sm_80` (or 86, 89, 90, 100, 120), or several of
     /// one kind joined by commas
     #[arg(long, default_value = "cpu")]
@@ -118,7 +118,7 @@ pub struct Run {
     #[command(flatten)]
     pub program: Program,
     /// Directory for metrics and checkpoints (default: `runs/` and the program's name)
-    #[arg(long)]
+    #[arg(long, short, alias = "output")]
     pub out: Option<PathBuf>,
     /// Train for this many steps instead of the program's horizon
     #[arg(long)]

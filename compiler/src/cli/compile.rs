@@ -17,7 +17,7 @@ pub fn compile(arguments: &Compile) -> Result<(), Failure> {
         return emit(&compilation, form, isas[0]);
     }
     let artifact = compilation.artifact(&isas, &provenance).map_err(Failure::run)?;
-    let path = arguments.output.clone().unwrap_or_else(|| default_output(arguments));
+    let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     eprintln!("wrote {} ({})", path.display(), output::bytes(size));

@@ -184,7 +184,7 @@ fn exit_codes_tell_a_wrong_program_from_misuse() {
 #[test]
 fn damaged_artifacts_and_checkpoints_are_refused_with_a_reason() {
     let folder = workplace();
-    let compiled = run(folder.path(), &["compile", "small.train", "--output", "small.trainx"]);
+    let compiled = run(folder.path(), &["compile", "small.train", "--out", "small.trainx"]);
     assert_eq!(code(&compiled), 0, "{}", stderr(&compiled));
     let artifact = fs::read(folder.path().join("small.trainx")).unwrap();
     let mut flipped = artifact.clone();
@@ -195,7 +195,7 @@ fn damaged_artifacts_and_checkpoints_are_refused_with_a_reason() {
         assert_eq!(code(&refused), 3, "{name}: {}", stderr(&refused));
         assert!(!folder.path().join("none").exists(), "{name} left a directory behind");
     }
-    let ran = run(folder.path(), &["run", "small.trainx", "--out", "good"]);
+    let ran = run(folder.path(), &["run", "small.trainx", "--output", "good"]);
     assert_eq!(code(&ran), 0, "{}", stderr(&ran));
     let tensors = newest_checkpoint(&folder.path().join("good")).join("tensors.safetensors");
     if let Ok(bytes) = fs::read(&tensors) {
@@ -222,7 +222,7 @@ fn a_full_disk_leaves_the_last_checkpoint_intact() {
     let folder = workplace();
     let disk = folder.path().join("disk");
     fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "--out", "size=3m", "tmpfs"]).arg(&disk).status();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&disk).status();
     if !mounted.is_ok_and(|status| status.success()) {
         eprintln!("NOT CHECKED: mounting a small tmpfs needs root");
         return;
@@ -307,7 +307,7 @@ train {
 #[test]
 fn an_artifact_for_devices_says_what_its_kernels_ask_for() {
     let folder = workplace();
-    let compiled = run(folder.path(), &["compile", "small.train", "--target", "cuda:sm_80", "-o", "small.trainx"]);
+    let compiled = run(folder.path(), &["compile", "small.train", "--target", "cuda:sm_80", "--out", "small.trainx"]);
     assert_eq!(code(&compiled), 0, "{}", stderr(&compiled));
     let inspected = run(folder.path(), &["inspect", "small.trainx", "--json"]);
     assert_eq!(code(&inspected), 0, "{}", stderr(&inspected));

@@ -3,8 +3,9 @@
 //! it. Scores are computed again in both of the latter, so that no two blocks add to one element.
 
 use super::{
-    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Matrix, Operands, QUERIES, Rows, SCORES, SHARED_BYTES, THREADS,
-    TILE, row_view,
+    BLOCK, CHANNEL, Channels, EACH, Fragment, KEYS, Lowering, Operands, POSITION, QUERIES, SHARED_BYTES, THREADS, TILE,
+    row_view,
+    tiles::{Heads, Rows},
 };
 use crate::{
     cuda::{DeviceStage, entry, nest},
@@ -12,22 +13,44 @@ use crate::{
         builder::{Builder, Value},
         point::Point,
     },
-    ir::{AttentionBackward, Binary, Buffer, Expr, ExprId, Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep},
+    ir::{
+        AttentionBackward, Binary, Buffer, Expr, ExprId, Index, Kernel, Nest, ReduceKind, Reduction, Store, Sweep, View,
+    },
 };
 
 /// Slices of channels of each gradient that a block keeps in registers.
 const MOST_KEPT: u64 = 2;
 
-struct Parts {
-    q: ExprId,
-    k: ExprId,
-    v: ExprId,
+/// What a kernel reads and writes; `F` is how it reads the factors of products.
+pub(super) struct Parts<F> {
+    pub q: F,
+    pub k: F,
+    pub v: F,
+    pub d_o: F,
     lse: ExprId,
-    d_o: ExprId,
     delta: ExprId,
-    d_q: Store,
-    d_k: Store,
-    d_v: Store,
+    pub d_q: Store,
+    pub d_k: Store,
+    pub d_v: Store,
+}
+
+impl<F> Parts<F> {
+    /// Of a kernel whose factors are read as `factor` says.
+    pub fn new(operands: &mut Operands, attention: &AttentionBackward, factor: impl Fn(ExprId, &View) -> F) -> Self {
+        let mut read = |view: &View| factor(operands.load(view), view);
+        let [q, k, v, d_o] = [&attention.q, &attention.k, &attention.v, &attention.d_o].map(&mut read);
+        Parts {
+            q,
+            k,
+            v,
+            d_o,
+            lse: operands.load(&row_view(&attention.lse)),
+            delta: operands.exprs.load(attention.delta, row_index(attention)),
+            d_q: operands.store(&attention.d_q),
+            d_k: operands.store(&attention.d_k),
+            d_v: operands.store(&attention.d_v),
+        }
+    }
 }
 
 /// Lowers attention backward.
@@ -35,7 +58,7 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &AttentionBackw
     let shape = attention.shape;
     let channels = Channels::new(shape.channels, MOST_KEPT);
     let mut operands = Operands::new();
-    let parts = parts(&mut operands, attention);
+    let parts = Parts::new(&mut operands, attention, |load, _| load);
     let row_sums = nest::lower_stage(b, &kernel.buffers, &delta(attention, &kernel.buffers), format!("{name}_0"));
     let mut stages = vec![row_sums];
     let shared = (shape.batch * channels.groups(), THREADS as u32);
@@ -52,24 +75,10 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &AttentionBackw
     stages
 }
 
-pub(super) fn row_index(attention: &AttentionBackward) -> Index {
+fn row_index(attention: &AttentionBackward) -> Index {
     let shape = attention.shape;
     let strides = [(0, shape.heads * shape.queries), (1, shape.queries), (2, 1)];
     Index::linear(strides.map(|(var, stride)| (var, stride as i64)))
-}
-
-fn parts(operands: &mut Operands, attention: &AttentionBackward) -> Parts {
-    Parts {
-        q: operands.load(&attention.q),
-        k: operands.load(&attention.k),
-        v: operands.load(&attention.v),
-        lse: operands.load(&row_view(&attention.lse)),
-        d_o: operands.load(&attention.d_o),
-        delta: operands.exprs.load(attention.delta, row_index(attention)),
-        d_q: operands.store(&attention.d_q),
-        d_k: operands.store(&attention.d_k),
-        d_v: operands.store(&attention.d_v),
-    }
 }
 
 /// `delta[row] = Σ_e do[row][e] · o[row][e]`
@@ -92,33 +101,15 @@ pub(super) fn delta(attention: &AttentionBackward, buffers: &[Buffer]) -> Nest {
     }
 }
 
-/// Points of a head of queries and of the keys that it reads.
-struct Heads {
-    queries: Point,
-    keys: Point,
-}
-
 impl Lowering<'_> {
-    fn heads(&mut self, batch: Value, head: Value, key_head: Value) -> Heads {
-        let point = |head: Value| Point::new(super::VARS, 1).at(0, batch).at(1, head);
-        Heads { queries: point(head), keys: point(key_head) }
-    }
-
-    fn query_gradients(&mut self, parts: &Parts) {
-        let shape = self.shape;
+    fn query_gradients(&mut self, parts: &Parts<ExprId>) {
         let block = self.e.b.block();
-        let (group, rest) = self.e.b.split(block, self.channels.groups());
-        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
-        let (head, batch) = self.e.b.split(rest, shape.heads);
-        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
-        let heads = self.heads(batch, head, key_head);
-        let queries = Rows { first: self.e.b.times(tile, TILE), limit: shape.queries };
+        let (group, number) = self.e.b.split(block, self.channels.groups());
+        let (heads, queries) = self.query_tile(number);
         let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
-        let (low, high) = self.key_tiles(queries.first);
+        let bounds = self.key_tiles(queries.first);
         let sums = self.zeros(EACH * self.channels.each() * self.channels.kept);
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &sums);
-        let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
+        let (open, keys) = self.begin_tiles(bounds, self.shape.keys, &sums);
         let (_, d_scores) = self.gradients_of_scores(parts, &heads, queries, keys);
         self.share_scores(&d_scores);
         let sums = self.over_slices(channel, open.carried.clone(), |lowering, channel, sums| {
@@ -128,32 +119,19 @@ impl Lowering<'_> {
             lowering.weigh(KEYS, sums)
         });
         let sums = self.e.b.end_loop(open, &sums);
-        let none = self.e.b.i64(0);
-        self.store_gradient(&parts.d_q, (&heads.queries, queries), channel, &sums, |lowering, i| {
-            let y = lowering.y;
-            lowering.spread(none, y, i)
-        });
+        self.store_slices(&parts.d_q, (&heads.queries, queries), channel, &sums, Self::query_row);
     }
 
-    fn key_gradients(&mut self, parts: &Parts) {
-        let shape = self.shape;
+    fn key_gradients(&mut self, parts: &Parts<ExprId>) {
         let block = self.e.b.block();
-        let (group, rest) = self.e.b.split(block, self.channels.groups());
-        let (tile, rest) = self.e.b.split(rest, shape.keys.div_ceil(TILE));
-        let (key_head, batch) = self.e.b.split(rest, shape.kv_heads);
-        let keys = Rows { first: self.e.b.times(tile, TILE), limit: shape.keys };
+        let (group, number) = self.e.b.split(block, self.channels.groups());
+        let (key_head, keys) = self.key_tile(number);
         let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
-        let (low, high) = self.query_tiles(keys.first);
-        let per_group = shape.heads / shape.kv_heads;
+        let bounds = self.query_tiles(keys.first);
         let count = EACH * self.channels.each() * self.channels.kept;
         let sums = self.zeros(2 * count);
-        let members = self.e.b.begin_count(per_group, &sums);
-        let first = self.e.b.times(key_head, per_group);
-        let head = self.e.b.add(first, members.counter);
-        let heads = self.heads(batch, head, key_head);
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &members.carried);
-        let queries = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.queries };
+        let (members, heads) = self.begin_heads(key_head, &sums);
+        let (open, queries) = self.begin_tiles(bounds, self.shape.queries, &members.carried);
         let (d_v, d_k) = open.carried.split_at(count as usize);
         let (weights, d_scores) = self.gradients_of_scores(parts, &heads, queries, keys);
         let mut next = Vec::new();
@@ -170,7 +148,7 @@ impl Lowering<'_> {
         let after = self.e.b.end_loop(open, &next);
         let sums = self.e.b.end_loop(members, &after);
         for (store, sums) in [(&parts.d_v, &sums[..count as usize]), (&parts.d_k, &sums[count as usize..])] {
-            self.store_gradient(store, (&heads.keys, keys), channel, sums, |lowering, i| {
+            self.store_slices(store, (&heads.keys, keys), channel, sums, |lowering, i| {
                 let first = lowering.e.b.times(lowering.y, EACH);
                 lowering.e.b.plus(first, i)
             });
@@ -178,17 +156,20 @@ impl Lowering<'_> {
     }
 
     /// Weights `p = e^(scale · s - lse)` and gradients of scores `p (dp - delta) scale` of the thread, 0 where masked.
-    fn gradients_of_scores(&mut self, parts: &Parts, heads: &Heads, queries: Rows, keys: Rows) -> (Fragment, Fragment) {
+    fn gradients_of_scores(
+        &mut self,
+        parts: &Parts<ExprId>,
+        heads: &Heads,
+        queries: Rows,
+        keys: Rows,
+    ) -> (Fragment, Fragment) {
         let scores = self.scores((parts.q, &heads.queries), queries, (parts.k, &heads.keys), keys);
         let d_weights = self.scores((parts.d_o, &heads.queries), queries, (parts.v, &heads.keys), keys);
         let scale = self.e.b.float(1, f32::from_bits(self.shape.scale_bits));
-        let (last, zero) = (self.e.b.i64(self.shape.queries as i64 - 1), self.e.b.i64(0));
         let (mut weights, mut d_scores) = (Vec::new(), Vec::new());
         for i in 0..EACH {
             let query = self.spread(queries.first, self.y, i);
-            let existing = self.e.b.min_signed(query, last);
-            let mut point = heads.queries.at(super::POSITION, existing).at(super::CHANNEL, zero);
-            let (lse, delta) = (self.e.evaluate(&mut point, parts.lse), self.e.evaluate(&mut point, parts.delta));
+            let (lse, delta) = self.of_query(parts, &heads.queries, query);
             for j in 0..EACH {
                 let place = (i * EACH + j) as usize;
                 let key = self.spread(keys.first, self.x, j);
@@ -208,37 +189,11 @@ impl Lowering<'_> {
         (weights, d_scores)
     }
 
-    /// Runs the body for each slice of channels that the block keeps.
-    fn over_slices(
-        &mut self,
-        channel: Value,
-        mut sums: Fragment,
-        mut emit: impl FnMut(&mut Self, Value, Fragment) -> Fragment,
-    ) -> Fragment {
-        let kept = (EACH * self.channels.each()) as usize;
-        for slice in 0..self.channels.kept as usize {
-            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
-            let next = emit(self, channel, sums[slice * kept..(slice + 1) * kept].to_vec());
-            sums.splice(slice * kept..(slice + 1) * kept, next);
-        }
-        sums
-    }
-
-    fn store_gradient(
-        &mut self,
-        store: &Store,
-        (head, rows): (&Point, Rows),
-        channel: Value,
-        sums: &[Value],
-        mut row: impl FnMut(&mut Self, u64) -> Value,
-    ) {
-        let target: Matrix = SCORES;
-        self.over_slices(channel, sums.to_vec(), |lowering, channel, sums| {
-            lowering.e.b.barrier();
-            lowering.share_slice(&sums, target, &mut row);
-            lowering.e.b.barrier();
-            lowering.store_slice(store, head, rows, channel, target);
-            sums
-        });
+    /// Log-sum-exp and row sum of a query; of the last one where it does not exist.
+    pub(super) fn of_query<F>(&mut self, parts: &Parts<F>, head: &Point, query: Value) -> (Value, Value) {
+        let (last, zero) = (self.e.b.i64(self.shape.queries as i64 - 1), self.e.b.i64(0));
+        let existing = self.e.b.min_signed(query, last);
+        let mut point = head.at(POSITION, existing).at(CHANNEL, zero);
+        (self.e.evaluate(&mut point, parts.lse), self.e.evaluate(&mut point, parts.delta))
     }
 }

@@ -2,7 +2,8 @@
 //! of each row are kept up to date, and what is summed already is scaled when the maximum grows (online softmax).
 
 use super::{
-    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, Rows, SCORES, SHARED_BYTES, THREADS, TILE, row_view,
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, SHARED_BYTES, THREADS, TILE, row_view,
+    tiles::{Heads, Rows},
 };
 use crate::{
     cuda::{DeviceStage, entry},
@@ -34,6 +35,18 @@ struct State {
     output: Fragment,
 }
 
+impl State {
+    fn flat(&self) -> Vec<Value> {
+        [&self.top[..], &self.sum, &self.output].concat()
+    }
+
+    fn of(flat: &[Value]) -> State {
+        let (top, rest) = flat.split_at(EACH as usize);
+        let (sum, output) = rest.split_at(EACH as usize);
+        State { top: top.to_vec(), sum: sum.to_vec(), output: output.to_vec() }
+    }
+}
+
 /// Lowers attention.
 pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, name: &str) -> Vec<DeviceStage> {
     let shape = attention.shape;
@@ -57,57 +70,30 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, nam
 
 impl Lowering<'_> {
     fn forward_block(&mut self, parts: &Parts) {
-        let shape = self.shape;
         let block = self.e.b.block();
-        let (group, rest) = self.e.b.split(block, self.channels.groups());
-        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
-        let (head, batch) = self.e.b.split(rest, shape.heads);
-        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
-        let of_queries = Point::new(super::VARS, 1).at(0, batch).at(1, head);
-        let of_keys = Point::new(super::VARS, 1).at(0, batch).at(1, key_head);
-        let first = self.e.b.times(tile, TILE);
-        let queries = Rows { first, limit: shape.queries };
+        let (group, number) = self.e.b.split(block, self.channels.groups());
+        let (heads, queries) = self.query_tile(number);
         let channel = self.e.b.times(group, self.channels.kept * self.channels.slice);
-        let state = self.over_keys(parts, (&of_queries, queries), &of_keys, channel);
-        self.finish(parts, (&of_queries, queries), (group, channel), state);
+        let state = self.over_keys(parts, &heads, queries, channel);
+        self.finish(parts, (&heads.queries, queries), (group, channel), state);
     }
 
-    fn over_keys(
-        &mut self,
-        parts: &Parts,
-        (of_queries, queries): (&Point, Rows),
-        of_keys: &Point,
-        channel: Value,
-    ) -> State {
-        let (low, high) = self.key_tiles(queries.first);
+    fn over_keys(&mut self, parts: &Parts, heads: &Heads, queries: Rows, channel: Value) -> State {
+        let bounds = self.key_tiles(queries.first);
         let bottom = self.e.b.float(1, f32::NEG_INFINITY);
-        let top = vec![bottom; EACH as usize];
-        let sum = self.zeros(EACH);
         let output = self.zeros(EACH * self.channels.each() * self.channels.kept);
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &[top, sum, output].concat());
-        let first = self.e.b.times(open.counter, TILE);
-        let keys = Rows { first, limit: self.shape.keys };
-        let (top, rest) = open.carried.split_at(EACH as usize);
-        let (sum, output) = rest.split_at(EACH as usize);
-        let state = State { top: top.to_vec(), sum: sum.to_vec(), output: output.to_vec() };
-        let scores = self.scores((parts.q, of_queries), queries, (parts.k, of_keys), keys);
-        let (mut state, weights) = self.softmax(state, scores, queries, keys);
+        let state = State { top: vec![bottom; EACH as usize], sum: self.zeros(EACH), output };
+        let (open, keys) = self.begin_tiles(bounds, self.shape.keys, &state.flat());
+        let scores = self.scores((parts.q, &heads.queries), queries, (parts.k, &heads.keys), keys);
+        let (mut state, weights) = self.softmax(State::of(&open.carried), scores, queries, keys);
         self.share_scores(&weights);
-        let kept = (EACH * self.channels.each()) as usize;
-        for slice in 0..self.channels.kept as usize {
-            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
-            self.e.b.barrier();
-            self.load_slice(parts.v, of_keys, keys, channel, KEYS);
-            self.e.b.barrier();
-            let sums = self.weigh(KEYS, state.output[slice * kept..(slice + 1) * kept].to_vec());
-            state.output.splice(slice * kept..(slice + 1) * kept, sums);
-        }
-        let next = [state.top, state.sum, state.output].concat();
-        let after = self.e.b.end_loop(open, &next);
-        let (top, rest) = after.split_at(EACH as usize);
-        let (sum, output) = rest.split_at(EACH as usize);
-        State { top: top.to_vec(), sum: sum.to_vec(), output: output.to_vec() }
+        state.output = self.over_slices(channel, state.output, |lowering, channel, sums| {
+            lowering.e.b.barrier();
+            lowering.load_slice(parts.v, &heads.keys, keys, channel, KEYS);
+            lowering.e.b.barrier();
+            lowering.weigh(KEYS, sums)
+        });
+        State::of(&self.e.b.end_loop(open, &state.flat()))
     }
 
     /// Takes a tile of scores into the state; returns its weights, which are not normalised.
@@ -185,36 +171,12 @@ impl Lowering<'_> {
                 let logarithm = self.e.b.log(sum);
                 let lse = self.e.b.add(top, logarithm);
                 let query = self.spread(queries.first, self.y, i);
-                self.store_row(store, &head.at(super::POSITION, query), (query, group), lse);
+                let column = self.e.b.add(self.x, group);
+                let none = self.e.b.i64(0);
+                let is_first = self.e.b.compare(Compare::Equal, column, none);
+                self.store_row(store, head, query, (is_first, lse));
             }
         }
-        let kept = (EACH * self.channels.each()) as usize;
-        for slice in 0..self.channels.kept as usize {
-            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
-            self.e.b.barrier();
-            let none = self.e.b.i64(0);
-            self.share_slice(&state.output[slice * kept..(slice + 1) * kept], SCORES, |lowering, i| {
-                let y = lowering.y;
-                lowering.spread(none, y, i)
-            });
-            self.e.b.barrier();
-            self.store_slice(&parts.o, head, queries, channel, SCORES);
-        }
-    }
-
-    /// Stores the quantity of a row: the first thread of it in the block of the first channels does.
-    fn store_row(&mut self, store: &Store, point: &Point, (query, group): (Value, Value), value: Value) {
-        let zero = self.e.b.i64(0);
-        let sum = self.e.b.add(self.x, group);
-        let first = self.e.b.compare(Compare::Equal, sum, zero);
-        let limit = self.e.b.i64(self.shape.queries as i64);
-        let exists = self.e.b.compare(Compare::Less, query, limit);
-        let both = self.e.b.and(first, exists);
-        let open = self.e.b.begin_if(both, &[]);
-        let mut point = point.at(super::CHANNEL, zero);
-        point.set_accumulator(0, value);
-        self.e.store(&mut point, store);
-        self.e.b.begin_else(&[]);
-        self.e.b.end_if(open, &[]);
+        self.store_slices(&parts.o, (head, queries), channel, &state.output, Self::query_row);
     }
 }

@@ -8,6 +8,9 @@
 mod backward;
 mod forward;
 pub(super) mod tensor;
+mod tiles;
+
+use tiles::Rows;
 
 use crate::{
     attention::operands::{CHANNEL, Operands, POSITION, VARS, is_bf16, row_view},
@@ -97,13 +100,6 @@ const QUERIES: Matrix = Matrix { offset: 0 };
 const KEYS: Matrix = Matrix { offset: TILE * ROW };
 const SCORES: Matrix = Matrix { offset: 2 * TILE * ROW };
 const SHARED_BYTES: u64 = 4 * 3 * TILE * ROW;
-
-/// Positions `first..first + TILE` of a head, of which those below `limit` exist.
-#[derive(Clone, Copy)]
-struct Rows {
-    first: Value,
-    limit: u64,
-}
 
 /// What both directions emit with.
 struct Lowering<'a> {
@@ -283,71 +279,10 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Whether query and key see each other: both exist, and the mask lets them.
-    fn visible(&mut self, query: Value, key: Value) -> Option<Value> {
-        let shape = self.shape;
-        let mut conditions = Vec::new();
-        if !shape.keys.is_multiple_of(TILE) {
-            let limit = self.e.b.i64(shape.keys as i64);
-            conditions.push(self.e.b.compare(Compare::Less, key, limit));
-        }
-        if !shape.queries.is_multiple_of(TILE) {
-            let limit = self.e.b.i64(shape.queries as i64);
-            conditions.push(self.e.b.compare(Compare::Less, query, limit));
-        }
-        if shape.causal {
-            conditions.push(self.e.b.compare(Compare::LessEqual, key, query));
-        }
-        if let Some(window) = shape.window {
-            let window = self.e.b.i64(window.min(1 << 40) as i64);
-            let distance = self.e.b.sub(query, key);
-            conditions.push(self.e.b.compare(Compare::Less, distance, window));
-        }
-        conditions.into_iter().reduce(|a, b| self.e.b.and(a, b))
-    }
-
     /// `value` where visible, else `otherwise`.
     fn masked(&mut self, visible: Option<Value>, value: Value, otherwise: f32) -> Value {
         let otherwise = self.e.b.float(1, otherwise);
         visible.map_or(value, |visible| self.e.b.select(visible, value, otherwise))
-    }
-
-    /// First and last + 1 of the tiles of keys that a tile of queries sees.
-    fn key_tiles(&mut self, first_query: Value) -> (Value, Value) {
-        let shape = self.shape;
-        let all = self.e.b.i64(shape.keys.div_ceil(TILE) as i64);
-        let (_, tile) = self.e.b.split(first_query, TILE);
-        let after = self.e.b.plus(tile, 1);
-        let high = if shape.causal { self.e.b.min_signed(all, after) } else { all };
-        let low = match shape.window {
-            None => self.e.b.i64(0),
-            Some(window) => {
-                let reach = self.e.b.i64(window.min(1 << 40) as i64 - 1);
-                let key = self.e.b.sub(first_query, reach);
-                let zero = self.e.b.i64(0);
-                let key = self.e.b.max_signed(key, zero);
-                self.e.b.split(key, TILE).1
-            }
-        };
-        (low, high)
-    }
-
-    /// First and last + 1 of the tiles of queries that see a tile of keys.
-    fn query_tiles(&mut self, first_key: Value) -> (Value, Value) {
-        let shape = self.shape;
-        let all = self.e.b.i64(shape.queries.div_ceil(TILE) as i64);
-        let (_, tile) = self.e.b.split(first_key, TILE);
-        let low = if shape.causal { tile } else { self.e.b.i64(0) };
-        let high = match shape.window {
-            None => all,
-            Some(window) => {
-                let last = self.e.b.plus(first_key, TILE - 1 + window.min(1 << 40));
-                let (_, tiles) = self.e.b.split(last, TILE);
-                let tiles = self.e.b.plus(tiles, 1);
-                self.e.b.min_signed(all, tiles)
-            }
-        };
-        (low, high)
     }
 
     /// `sums[i][e] += Σ_k scores[y + 16i][k] · keys[k][each·x + e]` over a tile of keys.
@@ -401,5 +336,59 @@ impl<'a> Lowering<'a> {
             let values = self.e.b.assemble(&values);
             self.e.b.store_aligned(values, address, 4 * each as u32);
         }
+    }
+
+    /// Runs the body for each slice of channels that the block keeps.
+    fn over_slices(
+        &mut self,
+        channel: Value,
+        mut sums: Fragment,
+        mut emit: impl FnMut(&mut Self, Value, Fragment) -> Fragment,
+    ) -> Fragment {
+        let kept = (EACH * self.channels.each()) as usize;
+        for slice in 0..self.channels.kept as usize {
+            let channel = self.e.b.plus(channel, slice as u64 * self.channels.slice);
+            let next = emit(self, channel, sums[slice * kept..(slice + 1) * kept].to_vec());
+            sums.splice(slice * kept..(slice + 1) * kept, next);
+        }
+        sums
+    }
+
+    /// Stores slices of results, from `channel` on; `row(i)` says which row of the tile the thread's `i`-th is.
+    fn store_slices(
+        &mut self,
+        store: &Store,
+        (head, rows): (&Point, Rows),
+        channel: Value,
+        sums: &[Value],
+        mut row: impl FnMut(&mut Self, u64) -> Value,
+    ) {
+        self.over_slices(channel, sums.to_vec(), |lowering, channel, sums| {
+            lowering.e.b.barrier();
+            lowering.share_slice(&sums, SCORES, &mut row);
+            lowering.e.b.barrier();
+            lowering.store_slice(store, head, rows, channel, SCORES);
+            sums
+        });
+    }
+
+    /// The thread's `i`-th row of a tile of queries.
+    fn query_row(&mut self, i: u64) -> Value {
+        let none = self.e.b.i64(0);
+        self.spread(none, self.y, i)
+    }
+
+    /// Stores the quantity of a row, in the thread where `is_first` holds.
+    fn store_row(&mut self, store: &Store, head: &Point, query: Value, (is_first, value): (Value, Value)) {
+        let zero = self.e.b.i64(0);
+        let limit = self.e.b.i64(self.shape.queries as i64);
+        let exists = self.e.b.compare(Compare::Less, query, limit);
+        let both = self.e.b.and(is_first, exists);
+        let open = self.e.b.begin_if(both, &[]);
+        let mut point = head.at(POSITION, query).at(CHANNEL, zero);
+        point.set_accumulator(0, value);
+        self.e.store(&mut point, store);
+        self.e.b.begin_else(&[]);
+        self.e.b.end_if(open, &[]);
     }
 }

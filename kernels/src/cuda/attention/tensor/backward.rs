@@ -1,16 +1,13 @@
 //! Attention backward on tensor cores. For the gradients of keys and values everything is transposed: rows are keys, so
 //! that weights and gradients of scores become left factors again.
 
-use super::{
-    COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, kept, result_bytes, tile_bytes, vector,
-};
+use super::{COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, kept, result_bytes, tile_bytes};
 use crate::{
     cuda::{
         DeviceStage,
         attention::{
-            CHANNEL, Channels, Operands, POSITION, VARS,
-            backward::{delta, row_index},
-            row_view,
+            Channels, Operands,
+            backward::{Parts, delta},
         },
         entry, nest,
     },
@@ -18,20 +15,8 @@ use crate::{
         builder::{Builder, Value},
         point::Point,
     },
-    ir::{AttentionBackward, ExprId, Kernel, Store, View},
+    ir::{AttentionBackward, Kernel, View},
 };
-
-struct Parts {
-    q: Source,
-    k: Source,
-    v: Source,
-    d_o: Source,
-    lse: ExprId,
-    delta: ExprId,
-    d_q: Store,
-    d_k: Store,
-    d_v: Store,
-}
 
 /// Lowers verified attention backward whose factors are bf16.
 pub(in crate::cuda::attention) fn lower(
@@ -42,7 +27,8 @@ pub(in crate::cuda::attention) fn lower(
 ) -> Vec<DeviceStage> {
     let shape = attention.shape;
     let mut operands = Operands::new();
-    let parts = parts(&mut operands, kernel, attention);
+    let source = |load, view: &View| Source::new(load, view, &kernel.buffers, &shape);
+    let parts = Parts::new(&mut operands, attention, source);
     let mut stages =
         vec![nest::lower_stage(b, &kernel.buffers, &delta(attention, &kernel.buffers), format!("{name}_0"))];
     let groups = channels(&shape) / kept(&shape);
@@ -59,25 +45,6 @@ pub(in crate::cuda::attention) fn lower(
         stages.push(DeviceStage { symbol, blocks, threads: THREADS as u32, shared_bytes });
     }
     stages
-}
-
-fn parts(operands: &mut Operands, kernel: &Kernel, attention: &AttentionBackward) -> Parts {
-    let mut source = |view: &View| {
-        let vector = vector(view, &kernel.buffers, &attention.shape);
-        Source { load: operands.load(view), vector }
-    };
-    let [q, k, v, d_o] = [&attention.q, &attention.k, &attention.v, &attention.d_o].map(&mut source);
-    Parts {
-        q,
-        k,
-        v,
-        d_o,
-        lse: operands.load(&row_view(&attention.lse)),
-        delta: operands.exprs.load(attention.delta, row_index(attention)),
-        d_q: operands.store(&attention.d_q),
-        d_k: operands.store(&attention.d_k),
-        d_v: operands.store(&attention.d_v),
-    }
 }
 
 /// Where the four tiles lie in shared memory.
@@ -121,64 +88,50 @@ impl Lowering<'_> {
         self.e.b.end_if(open, &of_second)
     }
 
-    fn tensor_query_gradients(&mut self, parts: &Parts) {
+    fn tensor_query_gradients(&mut self, parts: &Parts<Source>) {
         let (shape, tiles) = (self.shape, self.tiles());
-        let (group, rest) = self.channel_group();
-        let (tile, rest) = self.e.b.split(rest, shape.queries.div_ceil(TILE));
-        let (head, batch) = self.e.b.split(rest, shape.heads);
-        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
-        let of_queries = Point::new(VARS, 1).at(0, batch).at(1, head);
-        let of_keys = Point::new(VARS, 1).at(0, batch).at(1, key_head);
-        let queries = Rows { first: self.e.b.times(tile, TILE), limit: shape.queries };
-        self.load_tile(parts.q, &of_queries, queries, tiles.q);
-        self.load_tile(parts.d_o, &of_queries, queries, tiles.d_o);
-        let (low, high) = self.key_tiles(queries.first);
+        let (group, number) = self.channel_group();
+        let (heads, queries) = self.query_tile(number);
+        self.load_tile(parts.q, &heads.queries, queries, tiles.q);
+        self.load_tile(parts.d_o, &heads.queries, queries, tiles.d_o);
+        let bounds = self.key_tiles(queries.first);
         let sums = self.no_sums(kept(&shape) / COLUMNS).concat();
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &sums);
-        let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
+        let (open, keys) = self.begin_tiles(bounds, shape.keys, &sums);
         self.e.b.barrier();
-        self.load_tile(parts.k, &of_keys, keys, tiles.k);
-        self.load_tile(parts.v, &of_keys, keys, tiles.v);
+        self.load_tile(parts.k, &heads.keys, keys, tiles.k);
+        self.load_tile(parts.v, &heads.keys, keys, tiles.v);
         self.e.b.barrier();
         let scores = self.tensor_scores(tiles.q, tiles.k);
         let d_weights = self.tensor_scores(tiles.d_o, tiles.v);
-        let (_, d_scores) = self.tensor_gradients(parts, &of_queries, (queries, keys), (scores, d_weights), false);
+        let (_, d_scores) = self.tensor_gradients(parts, &heads.queries, (queries, keys), (scores, d_weights), false);
         let sums = self.for_group(group, open.carried.clone(), |lowering, channel, sums| {
             lowering.tensor_weigh(&d_scores, tiles.k, channel, grouped(&sums)).concat()
         });
         let sums = self.e.b.end_loop(open, &sums);
         let channel = self.e.b.times(group, kept(&shape));
-        self.store_tile(&parts.d_q, &of_queries, queries, channel, &grouped(&sums));
+        self.store_tile(&parts.d_q, &heads.queries, queries, channel, &grouped(&sums));
     }
 
-    fn tensor_key_gradients(&mut self, parts: &Parts) {
+    fn tensor_key_gradients(&mut self, parts: &Parts<Source>) {
         let (shape, tiles) = (self.shape, self.tiles());
-        let (group, rest) = self.channel_group();
-        let (tile, rest) = self.e.b.split(rest, shape.keys.div_ceil(TILE));
-        let (key_head, batch) = self.e.b.split(rest, shape.kv_heads);
-        let of_keys = Point::new(VARS, 1).at(0, batch).at(1, key_head);
-        let keys = Rows { first: self.e.b.times(tile, TILE), limit: shape.keys };
+        let (group, number) = self.channel_group();
+        let (key_head, keys) = self.key_tile(number);
+        let of_keys = key_head.point();
         self.load_tile(parts.k, &of_keys, keys, tiles.k);
         self.load_tile(parts.v, &of_keys, keys, tiles.v);
-        let (low, high) = self.query_tiles(keys.first);
-        let per_group = shape.heads / shape.kv_heads;
+        let bounds = self.query_tiles(keys.first);
         let count = kept(&shape) / COLUMNS;
         let sums = self.no_sums(2 * count).concat();
-        let members = self.e.b.begin_count(per_group, &sums);
-        let first = self.e.b.times(key_head, per_group);
-        let head = self.e.b.add(first, members.counter);
-        let of_queries = Point::new(VARS, 1).at(0, batch).at(1, head);
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &members.carried);
-        let queries = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.queries };
+        let (members, heads) = self.begin_heads(key_head, &sums);
+        let (open, queries) = self.begin_tiles(bounds, shape.queries, &members.carried);
         self.e.b.barrier();
-        self.load_tile(parts.q, &of_queries, queries, tiles.q);
-        self.load_tile(parts.d_o, &of_queries, queries, tiles.d_o);
+        self.load_tile(parts.q, &heads.queries, queries, tiles.q);
+        self.load_tile(parts.d_o, &heads.queries, queries, tiles.d_o);
         self.e.b.barrier();
         let scores = self.tensor_scores(tiles.k, tiles.q);
         let d_weights = self.tensor_scores(tiles.v, tiles.d_o);
-        let (weights, d_scores) = self.tensor_gradients(parts, &of_queries, (queries, keys), (scores, d_weights), true);
+        let (weights, d_scores) =
+            self.tensor_gradients(parts, &heads.queries, (queries, keys), (scores, d_weights), true);
         let next = self.for_group(group, open.carried.clone(), |lowering, channel, sums| {
             let (d_v, d_k) = sums.split_at(4 * count as usize);
             let d_v = lowering.tensor_weigh(&weights, tiles.d_o, channel, grouped(d_v));
@@ -198,7 +151,7 @@ impl Lowering<'_> {
     /// or keys if `transposed`.
     fn tensor_gradients(
         &mut self,
-        parts: &Parts,
+        parts: &Parts<Source>,
         of_queries: &Point,
         (queries, keys): (Rows, Rows),
         (scores, d_weights): (Sums, Sums),
@@ -239,14 +192,6 @@ impl Lowering<'_> {
             }
         }
         (weights, d_scores)
-    }
-
-    /// Log-sum-exp and row sum of a query; of the last one where it does not exist.
-    fn of_query(&mut self, parts: &Parts, head: &Point, query: Value) -> (Value, Value) {
-        let (last, zero) = (self.e.b.i64(self.shape.queries as i64 - 1), self.e.b.i64(0));
-        let existing = self.e.b.min_signed(query, last);
-        let mut point = head.at(POSITION, existing).at(CHANNEL, zero);
-        (self.e.evaluate(&mut point, parts.lse), self.e.evaluate(&mut point, parts.delta))
     }
 }
 

@@ -1,12 +1,10 @@
 //! Attention forward on tensor cores.
 
-use super::{
-    ACROSS, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes, vector,
-};
+use super::{ACROSS, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes};
 use crate::{
     cuda::{
         DeviceStage,
-        attention::{CHANNEL, Channels, Operands, POSITION, VARS, row_view},
+        attention::{Channels, Operands, row_view},
         entry,
     },
     emit::{
@@ -51,10 +49,7 @@ pub(in crate::cuda::attention) fn lower(
 ) -> Vec<DeviceStage> {
     let shape = attention.shape;
     let mut operands = Operands::new();
-    let mut source = |view: &View| {
-        let vector = vector(view, &kernel.buffers, &shape);
-        Source { load: operands.load(view), vector }
-    };
+    let mut source = |view: &View| Source::new(operands.load(view), view, &kernel.buffers, &shape);
     let [q, k, v] = [&attention.q, &attention.k, &attention.v].map(&mut source);
     let lse = attention.lse.as_ref().map(|lse| operands.store(&row_view(lse)));
     let parts = Parts { q, k, v, o: operands.store(&attention.o), lse };
@@ -72,30 +67,23 @@ impl Lowering<'_> {
     fn tensor_forward(&mut self, parts: &Parts) {
         let shape = self.shape;
         let block = self.e.b.block();
-        let (tile, rest) = self.e.b.split(block, shape.queries.div_ceil(TILE));
-        let (head, batch) = self.e.b.split(rest, shape.heads);
-        let (_, key_head) = self.e.b.split(head, shape.heads / shape.kv_heads);
-        let of_queries = Point::new(VARS, 1).at(0, batch).at(1, head);
-        let of_keys = Point::new(VARS, 1).at(0, batch).at(1, key_head);
-        let queries = Rows { first: self.e.b.times(tile, TILE), limit: shape.queries };
+        let (heads, queries) = self.query_tile(block);
         let [q, k, v] = [0, 1, 2].map(|place| place * tile_bytes(&shape));
-        self.load_tile(parts.q, &of_queries, queries, q);
-        let (low, high) = self.key_tiles(queries.first);
+        self.load_tile(parts.q, &heads.queries, queries, q);
+        let bounds = self.key_tiles(queries.first);
         let (bottom, zero) = (self.e.b.float(1, f32::NEG_INFINITY), self.e.b.float(1, 0.0));
         let output = self.no_sums(channels(&shape) / COLUMNS);
         let state = State { top: [bottom; 2], sum: [zero; 2], output };
-        let one = self.e.b.i64(1);
-        let open = self.e.b.begin_loop((low, high, one), &state.flat());
-        let keys = Rows { first: self.e.b.times(open.counter, TILE), limit: shape.keys };
+        let (open, keys) = self.begin_tiles(bounds, shape.keys, &state.flat());
         self.e.b.barrier();
-        self.load_tile(parts.k, &of_keys, keys, k);
-        self.load_tile(parts.v, &of_keys, keys, v);
+        self.load_tile(parts.k, &heads.keys, keys, k);
+        self.load_tile(parts.v, &heads.keys, keys, v);
         self.e.b.barrier();
         let scores = self.tensor_scores(q, k);
         let (mut state, weights) = self.tensor_softmax(State::of(&open.carried), scores, queries, keys);
         state.output = self.tensor_weigh(&weights, v, 0, state.output);
         let after = self.e.b.end_loop(open, &state.flat());
-        self.tensor_finish(parts, &of_queries, queries, State::of(&after));
+        self.tensor_finish(parts, &heads.queries, queries, State::of(&after));
     }
 
     /// Takes a tile of scores into the state; returns its weights, which are not normalised.
@@ -168,27 +156,19 @@ impl Lowering<'_> {
                 let lse = self.e.b.add(state.top[half], logarithm);
                 let row = self.e.b.plus(own, 8 * half as u64);
                 let query = self.e.b.add(queries.first, row);
-                self.store_of_row(store, head, query, lse);
+                let is_first = self.is_first_of_row();
+                self.store_row(store, head, query, (is_first, lse));
             }
         }
         let none = self.e.b.i64(0);
         self.store_tile(&parts.o, head, queries, none, &state.output);
     }
 
-    /// Stores the quantity of a row: the first of its four lanes does.
-    fn store_of_row(&mut self, store: &Store, head: &Point, query: Value, value: Value) {
+    /// Whether the thread is the first of the four lanes that have a row.
+    fn is_first_of_row(&mut self) -> Value {
         let (lane, _) = self.lane();
         let (pair, _) = self.e.b.split(lane, 4);
         let zero = self.e.b.i64(0);
-        let first = self.e.b.compare(Compare::Equal, pair, zero);
-        let limit = self.e.b.i64(self.shape.queries as i64);
-        let exists = self.e.b.compare(Compare::Less, query, limit);
-        let both = self.e.b.and(first, exists);
-        let open = self.e.b.begin_if(both, &[]);
-        let mut point = head.at(POSITION, query).at(CHANNEL, zero);
-        point.set_accumulator(0, value);
-        self.e.store(&mut point, store);
-        self.e.b.begin_else(&[]);
-        self.e.b.end_if(open, &[]);
+        self.e.b.compare(Compare::Equal, pair, zero)
     }
 }

@@ -11,7 +11,7 @@ mod tf32;
 pub(super) use backward::lower as lower_backward;
 pub(super) use forward::lower as lower_forward;
 
-use super::{CHANNEL, Lowering, POSITION, Rows, TILE};
+use super::{CHANNEL, Lowering, POSITION, TILE, tiles::Rows};
 use crate::{
     cuda::{matrix::Order, simt::WARP},
     emit::{
@@ -100,6 +100,12 @@ struct Source {
     load: ExprId,
     /// As [`vector`] says.
     vector: u64,
+}
+
+impl Source {
+    fn new(load: ExprId, view: &View, buffers: &[Buffer], shape: &AttentionShape) -> Source {
+        Source { load, vector: vector(view, buffers, shape) }
+    }
 }
 
 /// The fragments of sums of a warp, 4 values each.

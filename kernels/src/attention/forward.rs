@@ -1,27 +1,18 @@
 //! Attention forward.
 
-use super::{Keys, Layout, Lowering, Matrix, Operands, Queries, Sizes, WORK_PER_TILE, row_view};
+use super::{Keys, Layout, Lowering, Matrix, Operands, Queries, Sizes, WORK_PER_TILE, operands::Forward};
 use crate::{
     emit::{
         builder::{Builder, Compare, Value},
         point::Point,
     },
-    ir::{Attention, ExprId, Kernel, ReduceKind, Store},
+    ir::{Attention, ExprId, Kernel, ReduceKind},
     micro::MicroKernels,
     stage::{Lowered, emit_stage, tile_count},
 };
 
 /// Units aimed at, so that a static split balances.
 const UNITS_WANTED: u64 = 32;
-
-/// What the kernel reads and writes.
-struct Parts {
-    q: ExprId,
-    k: ExprId,
-    v: ExprId,
-    o: Store,
-    lse: Option<Store>,
-}
 
 /// Where things lie in scratch, in f32 elements.
 struct Places {
@@ -69,13 +60,7 @@ pub(crate) fn lower(
     let shape = attention.shape;
     let sizes = Sizes::new(shape, micro);
     let mut operands = Operands::new();
-    let parts = Parts {
-        q: operands.load(&attention.q),
-        k: operands.load(&attention.k),
-        v: operands.load(&attention.v),
-        o: operands.store(&attention.o),
-        lse: attention.lse.as_ref().map(|lse| operands.store(&row_view(lse))),
-    };
+    let parts = Forward::new(&mut operands, attention, |load, _| load);
     let heads = shape.batch * shape.heads;
     let chunks = UNITS_WANTED.div_ceil(heads).min(sizes.query_blocks());
     let blocks = sizes.query_blocks().div_ceil(chunks);
@@ -106,7 +91,7 @@ struct RowPlaces {
 
 impl Lowering<'_> {
     /// Some query blocks of one head.
-    fn forward_unit(&mut self, unit: Value, (chunks, queries): (u64, u64), parts: &Parts, places: &Places) {
+    fn forward_unit(&mut self, unit: Value, (chunks, queries): (u64, u64), parts: &Forward<ExprId>, places: &Places) {
         let (sizes, shape) = (self.sizes, self.sizes.shape);
         let (chunk, rest) = self.e.b.split(unit, chunks);
         let (head, batch) = self.e.b.split(rest, shape.heads);
@@ -136,7 +121,7 @@ impl Lowering<'_> {
         point: &Point,
         queries: Queries,
         (k, v): (Matrix, Matrix),
-        parts: &Parts,
+        parts: &Forward<ExprId>,
         places: &Places,
     ) {
         let sizes = self.sizes;

@@ -2,7 +2,7 @@
 
 use crate::{
     emit::point::Emitter,
-    ir::{Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
+    ir::{Attention, Buffer, DType, Expr, ExprId, Exprs, Index, Precision, Store, View},
 };
 
 /// Loop variables of the views: batch, head, position, channel.
@@ -43,6 +43,24 @@ impl Operands {
     /// The accumulated value goes to where a view says.
     pub fn store(&self, view: &View) -> Store {
         Store { buffer: view.buffer, index: place(view), value: self.accumulator, accumulate: false }
+    }
+}
+
+/// What forward reads and writes; `F` is how it reads the factors of products.
+pub(crate) struct Forward<F> {
+    pub q: F,
+    pub k: F,
+    pub v: F,
+    pub o: Store,
+    pub lse: Option<Store>,
+}
+
+impl<F> Forward<F> {
+    /// Of a kernel whose factors are read as `factor` says.
+    pub fn new(operands: &mut Operands, attention: &Attention, factor: impl Fn(ExprId, &View) -> F) -> Self {
+        let [q, k, v] = [&attention.q, &attention.k, &attention.v].map(|view| factor(operands.load(view), view));
+        let lse = attention.lse.as_ref().map(|lse| operands.store(&row_view(lse)));
+        Forward { q, k, v, o: operands.store(&attention.o), lse }
     }
 }
 

@@ -2,28 +2,21 @@
 //! of each row are kept up to date, and what is summed already is scaled when the maximum grows (online softmax).
 
 use super::{
-    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, SHARED_BYTES, THREADS, TILE, row_view,
+    BLOCK, Channels, EACH, Fragment, KEYS, Lowering, Operands, SHARED_BYTES, THREADS, TILE,
     tiles::{Heads, Rows},
 };
 use crate::{
+    attention::operands::Forward,
     cuda::{DeviceStage, entry},
     emit::{
         builder::{Builder, Compare, Value},
         point::Point,
     },
-    ir::{Attention, ExprId, Kernel, Store},
+    ir::{Attention, ExprId, Kernel},
 };
 
 /// Slices of channels that a block keeps in registers.
 const MOST_KEPT: u64 = 4;
-
-struct Parts {
-    q: ExprId,
-    k: ExprId,
-    v: ExprId,
-    o: Store,
-    lse: Option<Store>,
-}
 
 /// The running state of the thread's rows.
 struct State {
@@ -52,13 +45,7 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, nam
     let shape = attention.shape;
     let channels = Channels::new(shape.channels, MOST_KEPT);
     let mut operands = Operands::new();
-    let parts = Parts {
-        q: operands.load(&attention.q),
-        k: operands.load(&attention.k),
-        v: operands.load(&attention.v),
-        o: operands.store(&attention.o),
-        lse: attention.lse.as_ref().map(|lse| operands.store(&row_view(lse))),
-    };
+    let parts = Forward::new(&mut operands, attention, |load, _| load);
     let symbol = format!("{name}_0");
     entry(b, &symbol, BLOCK, kernel.buffers.len(), |b, pointers, instance| {
         let arguments = (pointers, instance);
@@ -69,7 +56,7 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, attention: &Attention, nam
 }
 
 impl Lowering<'_> {
-    fn forward_block(&mut self, parts: &Parts) {
+    fn forward_block(&mut self, parts: &Forward<ExprId>) {
         let block = self.e.b.block();
         let (group, number) = self.e.b.split(block, self.channels.groups());
         let (heads, queries) = self.query_tile(number);
@@ -78,7 +65,7 @@ impl Lowering<'_> {
         self.finish(parts, (&heads.queries, queries), (group, channel), state);
     }
 
-    fn over_keys(&mut self, parts: &Parts, heads: &Heads, queries: Rows, channel: Value) -> State {
+    fn over_keys(&mut self, parts: &Forward<ExprId>, heads: &Heads, queries: Rows, channel: Value) -> State {
         let bounds = self.key_tiles(queries.first);
         let bottom = self.e.b.float(1, f32::NEG_INFINITY);
         let output = self.zeros(EACH * self.channels.each() * self.channels.kept);
@@ -149,7 +136,7 @@ impl Lowering<'_> {
     /// Normalises and stores.
     fn finish(
         &mut self,
-        parts: &Parts,
+        parts: &Forward<ExprId>,
         (head, queries): (&Point, Rows),
         (group, channel): (Value, Value),
         mut state: State,

@@ -2,25 +2,18 @@
 
 use super::{ACROSS, COLUMNS, Lowering, Rows, Source, Sums, THREADS, TILE, block, channels, result_bytes, tile_bytes};
 use crate::{
+    attention::operands::Forward,
     cuda::{
         DeviceStage,
-        attention::{Channels, Operands, row_view},
+        attention::{Channels, Operands},
         entry,
     },
     emit::{
         builder::{Builder, Compare, Value},
         point::Point,
     },
-    ir::{Attention, Kernel, Store, View},
+    ir::{Attention, Kernel, View},
 };
-
-struct Parts {
-    q: Source,
-    k: Source,
-    v: Source,
-    o: Store,
-    lse: Option<Store>,
-}
 
 /// Maximum and sum of the thread's two rows, and the weighted values.
 struct State {
@@ -49,10 +42,8 @@ pub(in crate::cuda::attention) fn lower(
 ) -> Vec<DeviceStage> {
     let shape = attention.shape;
     let mut operands = Operands::new();
-    let mut source = |view: &View| Source::new(operands.load(view), view, &kernel.buffers, &shape);
-    let [q, k, v] = [&attention.q, &attention.k, &attention.v].map(&mut source);
-    let lse = attention.lse.as_ref().map(|lse| operands.store(&row_view(lse)));
-    let parts = Parts { q, k, v, o: operands.store(&attention.o), lse };
+    let source = |load, view: &View| Source::new(load, view, &kernel.buffers, &shape);
+    let parts = Forward::new(&mut operands, attention, source);
     let symbol = format!("{name}_0");
     entry(b, &symbol, block(&shape), kernel.buffers.len(), |b, pointers, instance| {
         let channels = Channels::new(shape.channels, 1);
@@ -64,7 +55,7 @@ pub(in crate::cuda::attention) fn lower(
 }
 
 impl Lowering<'_> {
-    fn tensor_forward(&mut self, parts: &Parts) {
+    fn tensor_forward(&mut self, parts: &Forward<Source>) {
         let shape = self.shape;
         let block = self.e.b.block();
         let (heads, queries) = self.query_tile(block);
@@ -138,7 +129,7 @@ impl Lowering<'_> {
         }
     }
 
-    fn tensor_finish(&mut self, parts: &Parts, head: &Point, queries: Rows, mut state: State) {
+    fn tensor_finish(&mut self, parts: &Forward<Source>, head: &Point, queries: Rows, mut state: State) {
         let (zero, one) = (self.e.b.float(1, 0.0), self.e.b.float(1, 1.0));
         let bottom = self.e.b.float(1, f32::NEG_INFINITY);
         let own = self.own_row();

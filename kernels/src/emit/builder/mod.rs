@@ -156,20 +156,14 @@ impl Builder {
 
     /// Adds a function; `emit` gets the arguments. Private functions are not inlined: they are shared by several callers.
     pub fn function(&mut self, name: &str, public: bool, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) {
-        self.next = 0;
-        let args: Vec<Value> = types.iter().map(|&ty| self.fresh(ty)).collect();
-        emit(self, &args);
-        let constants = std::mem::take(&mut self.constants);
-        let body = std::mem::take(&mut self.body);
-        self.known.clear();
-        self.integers.clear();
+        let (args, body) = self.body(types, emit);
         let parameters = join(args.iter().map(|arg| format!("{arg}: {}", arg.ty)));
         let (noinline, linkage) =
             if public { ("", "") } else { ("\"noinline\", ", ", llvm.linkage = #llvm.linkage<internal>") };
         let _ = writeln!(
             self.module,
             "func.func @{name}({parameters}) attributes {{passthrough = [{noinline}\"nounwind\", \
-             \"no-builtins\"]{linkage}}} {{\n{constants}{body}return\n}}"
+             \"no-builtins\"]{linkage}}} {{\n{body}return\n}}"
         );
     }
 
@@ -185,13 +179,7 @@ impl Builder {
 
     /// Adds an entry of the device. Pointers do not alias each other.
     pub fn kernel(&mut self, name: &str, block: Block, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) {
-        self.next = 0;
-        let args: Vec<Value> = types.iter().map(|&ty| self.fresh(ty)).collect();
-        emit(self, &args);
-        let constants = std::mem::take(&mut self.constants);
-        let body = std::mem::take(&mut self.body);
-        self.known.clear();
-        self.integers.clear();
+        let (args, body) = self.body(types, emit);
         let parameters = join(args.iter().map(|arg| match arg.ty {
             Type::POINTER => format!("{arg}: {} {{llvm.noalias}}", arg.ty),
             ty => format!("{arg}: {ty}"),
@@ -203,8 +191,19 @@ impl Builder {
             self.module,
             "llvm.func @{name}({parameters}) attributes {{nvvm.kernel, nvvm.maxntid = array<i32: {threads}>, {together}passthrough = \
              [[\"denormal-fp-math-f32\", \"preserve-sign,preserve-sign\"], \"nounwind\", \"no-builtins\"]}} {{\n\
-             {constants}{body}llvm.return\n}}"
+             {body}llvm.return\n}}"
         );
+    }
+
+    /// Arguments and text of a function.
+    fn body(&mut self, types: &[Type], emit: impl FnOnce(&mut Builder, &[Value])) -> (Vec<Value>, String) {
+        self.next = 0;
+        let args: Vec<Value> = types.iter().map(|&ty| self.fresh(ty)).collect();
+        emit(self, &args);
+        self.known.clear();
+        self.integers.clear();
+        let constants = std::mem::take(&mut self.constants);
+        (args, constants + &std::mem::take(&mut self.body))
     }
 
     fn fresh(&mut self, ty: Type) -> Value {

@@ -7,6 +7,7 @@
 
 mod pack;
 mod plan;
+mod prefetch;
 pub(crate) mod prepare;
 
 use crate::{
@@ -203,28 +204,39 @@ impl Lowering<'_> {
     }
 
     /// One register tile: `rows` rows from `row` of the block on, against panel `panel` of the block.
-    fn tile(&mut self, block: &Block, depth: Span, (row, rows): (Value, u64), panel: Value) {
-        let left = self.left(block, depth, row);
+    fn tile(&mut self, block: &Block, depth: Span, rows: (Value, u64), panel: Value) {
+        let left = self.left(block, depth, rows.0);
         let right = self.right(block, depth, panel);
         let stride = self.plan.sums_stride();
-        let offset = if self.plan.keeps_sums() { self.sums_offset(block, row, panel) } else { self.e.b.i64(0) };
+        let offset = if self.plan.keeps_sums() { self.sums_offset(block, rows.0, panel) } else { self.e.b.i64(0) };
         let sums = self.e.b.float_at(self.scratch, offset);
         let row_stride = self.e.b.i64(stride as i64);
+        let is_last = self.is_last(depth);
+        self.when(is_last, |lowering| lowering.prefetch_epilogue(block, rows, panel));
         self.micro.call(
             self.e.b,
-            (self.plan.step, rows),
+            (self.plan.step, rows.1),
             left,
             (right, depth.size),
             Output { pointer: sums, row_stride, accumulate: depth.start },
         );
-        if !self.plan.keeps_sums() {
-            return self.epilogue(block, (row, rows), panel, sums);
-        }
-        let end = self.e.b.add(depth.start, depth.size);
-        let whole = self.e.b.i64(self.plan.depth as i64);
-        let is_last = self.e.b.compare(Compare::Equal, end, whole);
-        let open = self.e.b.begin_if(is_last, &[]);
-        self.epilogue(block, (row, rows), panel, sums);
+        self.when(is_last, |lowering| lowering.epilogue(block, rows, panel, sums));
+    }
+
+    /// Whether sums are complete after this piece of the contraction; `None` if they always are.
+    fn is_last(&mut self, depth: Span) -> Option<Value> {
+        self.plan.keeps_sums().then(|| {
+            let end = self.e.b.add(depth.start, depth.size);
+            let whole = self.e.b.i64(self.plan.depth as i64);
+            self.e.b.compare(Compare::Equal, end, whole)
+        })
+    }
+
+    /// Emits under a condition, if there is one.
+    fn when(&mut self, condition: Option<Value>, emit: impl FnOnce(&mut Self)) {
+        let Some(condition) = condition else { return emit(self) };
+        let open = self.e.b.begin_if(condition, &[]);
+        emit(self);
         self.e.b.begin_else(&[]);
         self.e.b.end_if(open, &[]);
     }

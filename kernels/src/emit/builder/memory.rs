@@ -55,6 +55,14 @@ impl Builder {
         )
     }
 
+    /// Asks for the cache line at an address, which need not be one that may be accessed, before it is read or written.
+    pub fn prefetch(&mut self, address: Value, write: bool) {
+        let rw = i32::from(write);
+        self.effect(format_args!(
+            "\"llvm.intr.prefetch\"({address}) <{{rw = {rw} : i32, hint = 3 : i32, cache = 1 : i32}}> : (!llvm.ptr) -> ()"
+        ));
+    }
+
     pub fn masked_store(&mut self, value: Value, address: Value, mask: Value) {
         let (ty, align) = (value.ty, value.ty.elem.bytes());
         let _ = writeln!(

@@ -207,10 +207,9 @@ impl Lowering<'_> {
     fn tile(&mut self, block: &Block, depth: Span, rows: (Value, u64), panel: Value) {
         let left = self.left(block, depth, rows.0);
         let right = self.right(block, depth, panel);
-        let stride = self.plan.sums_stride();
         let offset = if self.plan.keeps_sums() { self.sums_offset(block, rows.0, panel) } else { self.e.b.i64(0) };
         let sums = self.e.b.float_at(self.scratch, offset);
-        let row_stride = self.e.b.i64(stride as i64);
+        let row_stride = self.e.b.i64(self.plan.tile.columns() as i64);
         let is_last = self.is_last(depth);
         self.when(is_last, |lowering| lowering.prefetch_epilogue(block, rows, panel));
         self.micro.call(
@@ -241,11 +240,13 @@ impl Lowering<'_> {
         self.e.b.end_if(open, &[]);
     }
 
+    /// Where the sums of a tile lie, all of them together: rows of a whole block would be a multiple of 4096 bytes apart,
+    /// and thrash the first-level cache.
     fn sums_offset(&mut self, block: &Block, row: Value, panel: Value) -> Value {
         let before = self.e.b.sub_known(block.rows.start, block.first_row);
         let row = self.e.b.add(before, row);
-        let row = self.e.b.times(row, self.plan.sums_stride());
-        let column = self.e.b.times(panel, self.plan.tile.columns());
+        let row = self.e.b.times(row, self.plan.panels_per_block * self.plan.tile.columns());
+        let column = self.e.b.times(panel, self.plan.tile.rows * self.plan.tile.columns());
         self.e.b.add(row, column)
     }
 
@@ -338,7 +339,7 @@ impl Lowering<'_> {
         let absolute = self.e.b.add(block.rows.start, row);
         let absolute = self.e.b.add(absolute, open.counter);
         let point = self.decode(&point, row_vars, &self.gemm.m, absolute);
-        let offset = self.e.b.times(open.counter, self.plan.sums_stride());
+        let offset = self.e.b.times(open.counter, self.plan.tile.columns());
         let sums = self.e.b.float_at(sums, offset);
         self.by_width(place, |lowering, widths| {
             let first = lowering.e.b.times(place, lowering.plan.tile.columns());

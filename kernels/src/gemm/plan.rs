@@ -217,17 +217,9 @@ impl Plan {
         self.depth_per_block < self.depth
     }
 
-    /// Elements between rows of the sums.
-    pub fn sums_stride(&self) -> u64 {
-        match self.keeps_sums() {
-            true => self.panels_per_block * self.tile.columns(),
-            false => self.tile.columns(),
-        }
-    }
-
     fn sums_elements(&self) -> u64 {
         match self.keeps_sums() {
-            true => self.rows_per_sums.next_multiple_of(self.tile.rows) * self.sums_stride(),
+            true => self.rows_per_sums.next_multiple_of(self.tile.rows) * self.panels_per_block * self.tile.columns(),
             false => self.tile.rows * self.tile.columns(),
         }
     }

@@ -122,6 +122,11 @@ impl Lowering<'_> {
                     false => point.along(last, start, *active),
                 };
                 let value = lowering.at_step(&point, lowering.gemm.rhs, step);
+                if half == 0 {
+                    let first = lowering.e.b.times(step, lowering.plan.step.elements());
+                    let mut point = lowering.at_depth(&point, first);
+                    lowering.prefetch_factor(&mut point, lowering.gemm.rhs, CHUNK);
+                }
                 let shift = lowering.e.b.i64(shift as i64);
                 let address = lowering.e.b.float_at(row, shift);
                 lowering.e.b.store(value, address);
@@ -298,6 +303,9 @@ impl Lowering<'_> {
         let open = self.e.b.begin_steps(depth.size, 1);
         let step = self.e.b.add(depth.start, open.counter);
         let value = self.at_step(&point, self.gemm.lhs, step);
+        let first = self.e.b.times(step, self.plan.step.elements());
+        let mut ahead = self.at_depth(&point, first);
+        self.prefetch_factor(&mut ahead, self.gemm.lhs, CHUNK);
         let offset = self.e.b.times(open.counter, self.plan.panel_rows());
         let address = self.e.b.float_at(target, offset);
         self.e.b.store(value, address);
@@ -318,9 +326,13 @@ impl Lowering<'_> {
     }
 
     fn at_element(&mut self, point: &Point, root: ExprId, k: Value) -> Value {
-        let [.., depths] = self.first_vars();
-        let mut point = self.decode(point, depths, &self.gemm.k, k);
+        let mut point = self.at_depth(point, k);
         self.factor(&mut point, root)
+    }
+
+    fn at_depth(&mut self, point: &Point, k: Value) -> Point {
+        let [.., depths] = self.first_vars();
+        self.decode(point, depths, &self.gemm.k, k)
     }
 
     /// The element after `first`; 0 where the contraction has ended, as in the other factor.

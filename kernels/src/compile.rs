@@ -176,7 +176,8 @@ struct Unit {
 
 impl Unit {
     fn new(isa: Isa) -> Unit {
-        Unit { builder: Builder::default(), micro: MicroKernels::new(machine(isa)) }
+        let machine = machine(isa);
+        Unit { builder: Builder::new(machine.bf16_pairs), micro: MicroKernels::new(machine) }
     }
 
     fn lower(&mut self, kernel: &Kernel, number: usize) -> Lowered {

@@ -72,6 +72,8 @@ pub(crate) enum Compare {
 /// Builds one module.
 #[derive(Default)]
 pub(crate) struct Builder {
+    /// Whether the processor rounds vectors to bfloat16 in one instruction.
+    pub(in crate::emit) has_bf16: bool,
     module: String,
     /// Constants of the open function; printed before its body.
     constants: String,
@@ -149,6 +151,10 @@ fn join<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {
 
 /// Functions and calls.
 impl Builder {
+    pub fn new(has_bf16: bool) -> Builder {
+        Builder { has_bf16, ..Builder::default() }
+    }
+
     /// The text of the module.
     pub fn finish(self) -> String {
         format!("module {{\n{}}}\n", self.module)

@@ -3,7 +3,7 @@
 use super::{Emitter, Point};
 use crate::{
     emit::builder::{Elem, Type, Value},
-    ir::{Access, DType, Expr, ExprId, Index, Store},
+    ir::{Access, DType, Expr, ExprId, Index, Store, Unary},
 };
 
 impl Emitter<'_> {
@@ -97,7 +97,7 @@ impl Emitter<'_> {
 
     /// Executes a store (after its value, and those of its neighbours, have been evaluated).
     pub fn store(&mut self, point: &mut Point, store: &Store) {
-        let value = self.evaluate(point, store.value);
+        let value = self.evaluate(point, self.exact(store));
         if point.lane.is_none() {
             return self.store_lane(point, store, value, 0);
         }
@@ -108,6 +108,16 @@ impl Emitter<'_> {
         }
         for lane in 0..point.lane.map_or(1, |lane| lane.active) {
             self.store_lane(point, store, value, lane);
+        }
+    }
+
+    /// What a store narrows: rounding it before would change nothing.
+    fn exact(&self, store: &Store) -> ExprId {
+        match self.exprs.get(store.value) {
+            Expr::Unary(Unary::RoundBf16, exact) if self.dtype(store.buffer) == DType::Bf16 && !store.accumulate => {
+                *exact
+            }
+            _ => store.value,
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
     micro::{Left, Machine, MicroKernels, Output},
     stage::{Lowered, emit_stage},
 };
-use plan::{LeftLayout, Place, Plan};
+use plan::{Place, Plan};
 
 /// Bytes of workspace that a product needs.
 pub(crate) fn workspace_bytes(kernel: &Kernel, gemm: &Gemm, machine: Machine) -> u64 {
@@ -252,40 +252,21 @@ impl Lowering<'_> {
 
     fn left(&mut self, block: &Block, depth: Span, row: Value) -> Left {
         let absolute = self.e.b.add(block.rows.start, row);
-        let (pointer, [row_stride, k_stride]) = match (self.plan.left_place, self.plan.left_layout) {
-            (Place::Direct, _) => self.direct_left(block.point, absolute, depth.start),
-            (Place::Scratch, layout) => {
+        let (pointer, [row_stride, k_stride]) = match self.plan.left_place {
+            Place::Direct => self.direct_left(block.point, absolute, depth.start),
+            Place::Scratch => {
                 let base = self.scratch_at(self.plan.left_offset());
-                let zero = self.e.b.i64(0);
-                let position = self.packed_left(layout, row, zero, self.plan.padded_depth_block());
+                let position = self.e.b.times(row, self.plan.padded_depth_block());
                 (self.e.b.float_at(base, position), self.plan.left_strides(self.plan.padded_depth_block()))
             }
-            (Place::Workspace, layout) => {
+            Place::Workspace => {
                 let stride = self.plan.padded_depth_block();
                 let block = self.left_workspace(block.batch, depth.start);
-                let zero = self.e.b.i64(0);
-                let position = self.packed_left(layout, absolute, zero, stride);
+                let position = self.e.b.times(absolute, stride);
                 (self.e.b.float_at(block, position), self.plan.left_strides(stride))
             }
         };
         Left { pointer, row_stride: self.e.b.i64(row_stride as i64), k_stride: self.e.b.i64(k_stride as i64) }
-    }
-
-    /// The position of a row (the first of its tile) at a depth in a packed left factor.
-    fn packed_left(&mut self, layout: LeftLayout, row: Value, k: Value, depth: u64) -> Value {
-        match layout {
-            LeftLayout::Rows | LeftLayout::RowsScalar => {
-                let position = self.e.b.times(row, depth);
-                self.e.b.add(position, k)
-            }
-            LeftLayout::Panels => {
-                let width = self.plan.panel_rows();
-                let (_, panel) = self.e.b.split(row, self.plan.tile.rows);
-                let position = self.e.b.times(panel, depth * width);
-                let k = self.e.b.times(k, width);
-                self.e.b.add(position, k)
-            }
-        }
     }
 
     fn direct_left(&mut self, point: &Point, row: Value, k: Value) -> (Value, [u64; 2]) {

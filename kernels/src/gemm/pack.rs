@@ -60,9 +60,9 @@ impl Lowering<'_> {
         let rows = self.span(start, length, limit);
         let depth = self.whole_depth();
         self.pieces(depth, self.plan.depth_per_block, |lowering, depth| {
-            let (zero, stride) = (lowering.e.b.i64(0), lowering.plan.padded_depth_block());
+            let stride = lowering.plan.padded_depth_block();
             let base = lowering.left_workspace(batch, depth.start);
-            let position = lowering.packed_left(lowering.plan.left_layout, start, zero, stride);
+            let position = lowering.e.b.times(start, stride);
             let target = lowering.e.b.float_at(base, position);
             lowering.pack_rows(&point, rows, depth, (target, stride));
         });
@@ -262,14 +262,13 @@ impl Lowering<'_> {
 
     /// Panels of rows: all take a few steps of the contraction before any takes more, so that cache lines are used whole.
     fn pack_row_panels(&mut self, point: &Point, rows: Span, depth: Span, (target, stride): (Value, u64)) {
-        let (height, width) = (self.plan.tile.rows, self.plan.panel_rows());
+        let height = self.plan.tile.rows;
         self.pieces(depth, CHUNK, |lowering, piece| {
             let open = lowering.e.b.begin_steps(rows.size, height);
-            let (_, panel) = lowering.e.b.split(open.counter, height);
-            let offset = lowering.e.b.times(panel, stride);
+            let offset = lowering.e.b.times(open.counter, stride);
             let step = lowering.e.b.sub_known(piece.start, depth.start);
+            let step = lowering.e.b.times(step, height);
             let offset = lowering.e.b.add(offset, step);
-            let offset = lowering.e.b.times(offset, width);
             let target = lowering.e.b.float_at(target, offset);
             let start = lowering.e.b.add(rows.start, open.counter);
             let end = lowering.e.b.add(rows.start, rows.size);
@@ -279,7 +278,7 @@ impl Lowering<'_> {
         });
     }
 
-    /// `target[k][row]` for one tile's rows, padded to whole vectors.
+    /// `target[k][row]` for one tile's rows.
     fn pack_row_panel(&mut self, point: &Point, rows: Span, depth: Span, target: Value) {
         let height = self.plan.tile.rows;
         let rest = self.plan.rows % height;
@@ -306,9 +305,10 @@ impl Lowering<'_> {
         let first = self.e.b.times(step, self.plan.step.elements());
         let mut ahead = self.at_depth(&point, first);
         self.prefetch_factor(&mut ahead, self.gemm.lhs, CHUNK);
-        let offset = self.e.b.times(open.counter, self.plan.panel_rows());
+        let offset = self.e.b.times(open.counter, self.plan.tile.rows);
         let address = self.e.b.float_at(target, offset);
-        self.e.b.store(value, address);
+        let mask = self.e.b.mask(self.e.lanes, self.plan.tile.rows as u32);
+        self.e.b.masked_store(value, address, mask);
         self.e.b.end_loop(open, &[]);
     }
 

@@ -230,7 +230,7 @@ impl Plan {
     }
 
     fn left_block_elements(&self) -> u64 {
-        let rows = self.rows_per_block.div_ceil(self.tile.rows) * self.panel_rows();
+        let rows = self.rows_per_block.next_multiple_of(self.tile.rows);
         if self.left_place == Place::Scratch { rows * self.padded_depth_block() } else { 0 }
     }
 
@@ -247,15 +247,10 @@ impl Plan {
         4 * (self.right_offset() + right)
     }
 
-    /// Rows of a left panel in memory: a tile's, padded to whole vectors.
-    pub fn panel_rows(&self) -> u64 {
-        self.tile.rows.next_multiple_of(self.tile.lanes.into())
-    }
-
     /// Elements between steps of row and contraction in a packed left factor whose contraction is `depth` long.
     pub fn left_strides(&self, depth: u64) -> [u64; 2] {
         match self.left_layout {
-            LeftLayout::Panels => [1, self.panel_rows()],
+            LeftLayout::Panels => [1, self.tile.rows],
             LeftLayout::Rows | LeftLayout::RowsScalar => [depth, 1],
         }
     }
@@ -264,9 +259,9 @@ impl Plan {
         self.depth_per_block.next_multiple_of(self.tile.lanes.into())
     }
 
-    /// Rows of the left factor in the workspace, those that pad panels included.
+    /// Rows of the left factor in the workspace, those that pad the last tile included.
     pub fn padded_rows(&self) -> u64 {
-        self.row_tiles() * self.panel_rows()
+        self.rows.next_multiple_of(self.tile.rows)
     }
 
     /// Elements of the left factor of one batch entry in the workspace.

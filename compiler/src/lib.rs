@@ -1,7 +1,7 @@
 //! `trainc`: text in, artifact and diagnostics out.
 //!
 //! The folder tree reads like the way of a program: [`syntax`] -> `check` -> [`graph`] -> `rewrite` -> `schedule` ->
-//! (kernels) -> artifact. Nothing here does I/O outside the command line: sources come in through
+//! (kernels) -> artifact. Nothing here does I/O outside the binaries: sources come in through
 //! [`source::SourceMap`], artifacts go out as values.
 
 pub mod check;
@@ -11,6 +11,7 @@ pub mod graph;
 mod ladder;
 pub mod plot;
 pub mod program;
+pub mod protocol;
 pub mod rewrite;
 pub mod roofline;
 pub mod schedule;

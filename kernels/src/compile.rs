@@ -2,7 +2,7 @@
 
 use crate::{
     attention,
-    codegen::{self, CodegenError},
+    backend::{Backend, CodegenError, Form},
     cuda::{self, DeviceStage},
     emit::builder::Builder,
     gemm,
@@ -16,7 +16,7 @@ use trainc_runtime::artifact::{Isa, KernelSpec, StageSpec};
 /// How to compile.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Compiler threads; each has its own MLIR context and makes one object.
+    /// Threads that the backend may use: the kernels are spread over as many modules, which become one object each.
     pub threads: usize,
 }
 
@@ -90,46 +90,44 @@ pub fn may_join_a_batch(kernel: &Kernel) -> bool {
 /// Compiles kernels for an instruction set. Stage symbols are unique over all objects.
 ///
 /// # Errors
-/// [`CodegenError::Malformed`] for the first kernel that breaks a rule of [`crate::ir`]; the other cases are defects of
-/// this crate.
-pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compiled, CodegenError> {
+/// [`CodegenError::Malformed`] for the first kernel that breaks a rule of [`crate::ir`]; otherwise those of the backend.
+pub fn compile(
+    kernels: &[Kernel],
+    isa: Isa,
+    backend: &dyn Backend,
+    options: &Options,
+) -> Result<Compiled, CodegenError> {
     kernels.iter().try_for_each(verify)?;
-    let workers = options.threads.clamp(1, kernels.len().max(1));
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let handles: Vec<_> =
-            (0..workers).map(|worker| scope.spawn(move || part(kernels, isa, worker, workers))).collect();
-        handles.into_iter().map(|handle| handle.join().expect("a compiler thread panicked")).collect()
-    });
-    let (mut objects, mut specs) = (Vec::new(), vec![None; kernels.len()]);
-    for result in results {
-        let (object, part) = result?;
-        objects.push(object);
-        part.into_iter().for_each(|(number, spec)| specs[number] = Some(spec));
+    let count = options.threads.clamp(1, kernels.len().max(1));
+    let (mut modules, mut specs) = (Vec::new(), vec![None; kernels.len()]);
+    for first in 0..count {
+        let (text, part) = module(kernels.iter().enumerate().skip(first).step_by(count), isa);
+        modules.push(text);
+        specs.iter_mut().skip(first).step_by(count).zip(part).for_each(|(place, spec)| *place = Some(spec));
     }
-    let specs = specs.into_iter().map(|spec| spec.expect("every kernel has a worker")).collect();
-    Ok(Compiled { objects, specs })
+    let specs = specs.into_iter().map(|spec| spec.expect("every kernel is in a module")).collect();
+    let form = if isa.is_cuda() { Form::Assembly } else { Form::Object };
+    Ok(Compiled { objects: generate(&modules, isa, backend, form)?, specs })
 }
 
-/// Every `workers`-th kernel from `worker` on, as one object.
-fn part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
+/// The MLIR of kernels, which have numbers that their symbols begin with, and how each is launched.
+fn module<'a>(kernels: impl Iterator<Item = (usize, &'a Kernel)> + Clone, isa: Isa) -> (String, Vec<KernelSpec>) {
     if isa.is_cuda() {
-        return device_part(kernels, isa, worker, workers);
+        let (text, stages) = cuda::lower(kernels.clone());
+        return (text, kernels.zip(stages).map(|((_, kernel), stages)| device_spec(kernel, stages)).collect());
     }
     let mut unit = Unit::new(isa);
-    let mine = kernels.iter().enumerate().skip(worker).step_by(workers);
-    let specs = mine.map(|(number, kernel)| (number, spec(kernel, unit.lower(kernel, number)))).collect();
-    Ok((codegen::object(&unit.finish(), isa)?, specs))
+    let specs = kernels.map(|(number, kernel)| spec(kernel, unit.lower(kernel, number))).collect();
+    (unit.finish(), specs)
 }
 
-fn device_part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
-    let mine = || kernels.iter().enumerate().skip(worker).step_by(workers);
-    let (text, stages) = cuda::lower(mine());
-    let specs = mine().zip(stages).map(|((number, kernel), stages)| (number, device_spec(kernel, stages)));
-    let specs = specs.collect();
-    Ok((cuda::ptx(&text, isa)?.into_bytes(), specs))
+fn generate(modules: &[String], isa: Isa, backend: &dyn Backend, form: Form) -> Result<Vec<Vec<u8>>, CodegenError> {
+    let code = backend.generate(modules, isa, form)?;
+    if isa.is_cuda() {
+        code.iter().try_for_each(|ptx| cuda::verify_linked(ptx))?;
+    }
+    Ok(code)
 }
-
-type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
 
 /// The MLIR of one kernel, before any pass.
 ///
@@ -137,12 +135,7 @@ type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
 /// If the kernel is malformed.
 pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
     verify(kernel)?;
-    if isa.is_cuda() {
-        return Ok(cuda::lower([(0, kernel)]).0);
-    }
-    let mut unit = Unit::new(isa);
-    unit.lower(kernel, 0);
-    Ok(unit.finish())
+    Ok(module(std::iter::once((0, kernel)), isa).0)
 }
 
 /// How a device launches a kernel: entries, grids and blocks. The same for all devices.
@@ -155,13 +148,15 @@ pub fn device_stages(kernel: &Kernel) -> Result<Vec<StageSpec>, CodegenError> {
     Ok(stages.pop().into_iter().flatten().map(DeviceStage::spec).collect())
 }
 
-/// The machine code of one kernel as assembly: PTX for devices.
+/// The machine code of each kernel as assembly: PTX for devices.
 ///
 /// # Errors
 /// As [`compile`].
-pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
-    let text = lower_to_mlir(kernel, isa)?;
-    if isa.is_cuda() { cuda::ptx(&text, isa) } else { codegen::assembly(&text, isa) }
+pub fn assembly(kernels: &[Kernel], isa: Isa, backend: &dyn Backend) -> Result<Vec<String>, CodegenError> {
+    let modules = kernels.iter().map(|kernel| lower_to_mlir(kernel, isa)).collect::<Result<Vec<_>, _>>()?;
+    let code = generate(&modules, isa, backend, Form::Assembly)?;
+    let text = |code| String::from_utf8(code).map_err(|_| CodegenError::Llvm("the assembly is no UTF-8".into()));
+    code.into_iter().map(text).collect()
 }
 
 fn verify(kernel: &Kernel) -> Result<(), CodegenError> {

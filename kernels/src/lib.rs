@@ -1,11 +1,11 @@
 //! What a launch computes. [`ir`] describes kernels as plain data, free of any target; the rest of the crate lowers
-//! them through MLIR to machine code. This is the only crate that knows MLIR and LLVM.
+//! them to MLIR, as text. A [`Backend`] makes machine code of that; nothing here is linked with MLIR or LLVM.
 //!
 //! [`compile`] is the entry: kernels in, object code and launch specifications out. [`reference`](mod@reference) is the
 //! slow, obvious interpreter that every kernel is tested against.
 
 mod attention;
-mod codegen;
+mod backend;
 mod compile;
 mod cuda;
 mod emit;
@@ -17,7 +17,7 @@ mod nest;
 pub mod reference;
 mod stage;
 
-pub use codegen::CodegenError;
+pub use backend::{Backend, CodegenError, Form};
 pub use compile::{
     Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, may_join_a_batch,
     workspace_bytes,

@@ -4,12 +4,9 @@ mod support;
 
 use proptest::prelude::*;
 use support::{buffer, check};
-use trainc_kernels::{
-    assembly,
-    ir::{
-        Access::{Read, ReadWrite, Write},
-        Binary, Body, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store, Unary,
-    },
+use trainc_kernels::ir::{
+    Access::{Read, ReadWrite, Write},
+    Binary, Body, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store, Unary,
 };
 use trainc_runtime::artifact::Isa;
 
@@ -249,7 +246,7 @@ fn the_microkernel_runs_in_registers() {
         (&rounded, Isa::X86V4, "multiply_12:", "vfmadd", "zmm", 24),
         (&rounded, Isa::X86V4Bf16, "multiply_bf16_12:", "vdpbf16ps", "zmm", 24),
     ] {
-        let text = assembly(kernel, isa).expect("the kernel compiles");
+        let text = support::assembly(kernel, isa);
         let body = text.split(symbol).nth(1).expect("there is a microkernel");
         let body = body.split(".Lfunc_end").next().expect("the function ends");
         let count = body.lines().filter(|line| line.contains(instruction) && line.contains(register)).count();

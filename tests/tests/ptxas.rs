@@ -12,6 +12,7 @@ use trainc_kernels::{
     ir::{Body, Kernel, Precision},
     tensor_precision,
 };
+use trainc_llvm::Llvm;
 use trainc_runtime::artifact::{Isa, KernelSpec};
 use trainc_tests::program;
 
@@ -140,7 +141,7 @@ fn faults_of(tools: &Path, name: &str, text: &str) -> Vec<String> {
 
 fn examine(tools: &Path, name: &str, compilation: &Compilation, isa: Isa) -> Vec<String> {
     let options = trainc_kernels::Options { threads: 1 };
-    let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &options).unwrap();
+    let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &Llvm, &options).unwrap();
     let [ptx] = &compiled.objects[..] else { panic!("one thread makes one module") };
     let assembled = assemble(tools, ptx, isa);
     let mut faults = Vec::new();

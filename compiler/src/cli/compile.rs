@@ -2,21 +2,24 @@
 
 use super::{
     arguments::{Compile, Emit},
+    codegen::Generator,
     failure::Failure,
     output, sources, target,
 };
 use std::path::PathBuf;
 use trainc::compile::Compilation;
+use trainc_kernels::{CodegenError, ir::Kernel};
 use trainc_runtime::artifact::Isa;
 
 /// Compiles a program and writes its artifact, or prints what `--emit` names.
 pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     let (target, isas) = target::parse(&arguments.target)?;
-    let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
     if let Some(form) = arguments.emit {
-        return emit(&compilation, form, isas[0]);
+        return emit(&sources::compile_for(&arguments.program, target)?.0, form, isas[0]);
     }
-    let artifact = compilation.artifact(&isas, &provenance).map_err(Failure::run)?;
+    let generator = Generator::start();
+    let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
+    let artifact = compilation.artifact(&isas, &provenance, &generator).map_err(Failure::run)?;
     let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -45,9 +48,11 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
                 println!("// kernel {number}: {}\n{kernel:#?}\n", kernel.label);
             }
         }
-        Emit::Mlir => print_kernels(compilation, |kernel| trainc_kernels::lower_to_mlir(kernel, isa))?,
+        Emit::Mlir => print_kernels(compilation, mlir(&compilation.plan.kernels, isa))?,
         Emit::Asm | Emit::Ptx if isa.is_cuda() != (form == Emit::Ptx) => return Err(wrong_machine(form)),
-        Emit::Asm => print_kernels(compilation, |kernel| trainc_kernels::assembly(kernel, isa))?,
+        Emit::Asm => {
+            print_kernels(compilation, trainc_kernels::assembly(&compilation.plan.kernels, isa, &Generator::start()))?
+        }
         Emit::Ptx => print_module(compilation, isa)?,
     }
     Ok(())
@@ -56,7 +61,8 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
 /// One module that can be assembled as it is.
 fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
     let options = trainc_kernels::Options { threads: 1 };
-    let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &options).map_err(Failure::run)?;
+    let compiled =
+        trainc_kernels::compile(&compilation.plan.kernels, isa, &Generator::start(), &options).map_err(Failure::run)?;
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
         println!("// k{number}: {}", kernel.label);
     }
@@ -71,12 +77,14 @@ fn wrong_machine(form: Emit) -> Failure {
     })
 }
 
-fn print_kernels<E: std::fmt::Display>(
-    compilation: &Compilation,
-    lower: impl Fn(&trainc_kernels::ir::Kernel) -> Result<String, E>,
-) -> Result<(), Failure> {
-    for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
-        println!("// kernel {number}: {}\n{}", kernel.label, lower(kernel).map_err(Failure::run)?);
+fn mlir(kernels: &[Kernel], isa: Isa) -> Result<Vec<String>, CodegenError> {
+    kernels.iter().map(|kernel| trainc_kernels::lower_to_mlir(kernel, isa)).collect()
+}
+
+fn print_kernels(compilation: &Compilation, texts: Result<Vec<String>, CodegenError>) -> Result<(), Failure> {
+    let texts = texts.map_err(Failure::run)?;
+    for (number, (kernel, text)) in compilation.plan.kernels.iter().zip(texts).enumerate() {
+        println!("// kernel {number}: {}\n{text}", kernel.label);
     }
     Ok(())
 }

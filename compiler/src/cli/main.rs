@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod codegen;
 mod compile;
 mod device_code;
 mod device_plan;

@@ -2,6 +2,7 @@
 
 use super::{
     arguments::{Evaluate, Execution, Program, Resume, Run},
+    codegen::Generator,
     failure::Failure,
     output,
     progress::Terminal,
@@ -114,8 +115,9 @@ pub fn artifact_with_facts(program: &Program, device: Place) -> Result<(Artifact
         // The driver translates it for any later device.
         Place::Cuda(_) => (Target::Cuda, Isa::Sm80),
     };
+    let generator = Generator::start();
     let (mut compilation, _, provenance) = sources::compile_for(program, target)?;
-    let artifact = compilation.artifact(&[isa], &provenance).map_err(Failure::run)?;
+    let artifact = compilation.artifact(&[isa], &provenance, &generator).map_err(Failure::run)?;
     let facts = compilation.plan.kernels.iter().map(trainc_kernels::kernel_facts).collect();
     drop(compilation);
     // What the compiler used goes back to the system before the run's own memory is taken.

@@ -4,6 +4,7 @@ use trainc_kernels::{
     Options, compile, host_isa,
     ir::{Kernel, Precision},
 };
+use trainc_llvm::Llvm;
 use trainc_runtime::{code::LoadedCode, device::Ceilings};
 
 /// What the machine multiplies and adds with factors of a precision, in GF/s on one thread.
@@ -54,7 +55,8 @@ fn thread_seconds() -> f64 {
 
 /// Seconds of the fastest run of a kernel.
 pub fn best_time(kernel: &Kernel) -> f64 {
-    let compiled = compile(std::slice::from_ref(kernel), host_isa(), &Options { threads: 1 }).expect("it compiles");
+    let compiled =
+        compile(std::slice::from_ref(kernel), host_isa(), &Llvm, &Options { threads: 1 }).expect("it compiles");
     let code = LoadedCode::load(&compiled.objects).expect("it loads");
     let spec = &compiled.specs[0];
     let mut memory: Vec<_> = spec.buffer_bytes.iter().map(|&bytes| aligned(bytes)).collect();

@@ -15,14 +15,14 @@ mod simt;
 pub(crate) use nest::is_turned;
 
 use crate::{
-    codegen::{self, CodegenError},
+    backend::CodegenError,
     emit::{
         builder::{Block, Builder, Type, Value},
         point::Point,
     },
     ir::{Body, Kernel, Precision},
 };
-use trainc_runtime::artifact::{BlockSpec, Isa, StageSpec};
+use trainc_runtime::artifact::{BlockSpec, StageSpec};
 
 /// One launch of a kernel.
 #[derive(Clone, Debug)]
@@ -77,15 +77,14 @@ pub(crate) fn lower<'a>(kernels: impl IntoIterator<Item = (usize, &'a Kernel)>) 
     (b.finish(), stages)
 }
 
-/// The PTX of a module of [`lower`].
+/// Checks that PTX needs no function that it does not define.
 ///
 /// # Errors
-/// [`CodegenError::Llvm`] too if the PTX needs a function that it does not define.
-pub(crate) fn ptx(text: &str, isa: Isa) -> Result<String, CodegenError> {
-    let ptx = codegen::assembly(text, isa)?;
-    match ptx.lines().find(|line| line.contains(".extern .func")) {
+/// [`CodegenError::Llvm`] with the first such function.
+pub(crate) fn verify_linked(ptx: &[u8]) -> Result<(), CodegenError> {
+    match String::from_utf8_lossy(ptx).lines().find(|line| line.contains(".extern .func")) {
         Some(line) => Err(CodegenError::Llvm(format!("the PTX has an unresolved reference: {}", line.trim()))),
-        None => Ok(ptx),
+        None => Ok(()),
     }
 }
 

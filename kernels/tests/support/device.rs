@@ -5,6 +5,7 @@ use trainc_kernels::{
     ir::{Access, Kernel},
     reference::HostBuffer,
 };
+use trainc_llvm::Llvm;
 use trainc_ptx::{Arg, Counters, Device, Geometry, Options as Emulation};
 use trainc_runtime::artifact::{Isa, KernelSpec};
 
@@ -18,7 +19,7 @@ pub fn counters(kernel: &Kernel) -> Counters {
 /// Runs all stages of a kernel on buffers; panics at the first violation. Blocks and warps run in an order that `seed`
 /// shuffles. Returns what was counted.
 pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Option<u64>) -> Counters {
-    let compiled = compile(std::slice::from_ref(kernel), Isa::Sm80, &Options { threads: 1 })
+    let compiled = compile(std::slice::from_ref(kernel), Isa::Sm80, &Llvm, &Options { threads: 1 })
         .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
     let ptx = String::from_utf8(compiled.objects[0].clone()).expect("PTX is text");
     let mut device = Device::new(Emulation { seed, ..Emulation::default() });

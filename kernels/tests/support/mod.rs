@@ -9,12 +9,19 @@ use trainc_kernels::{
     ir::{Access, Batch, Buffer, DType, Kernel},
     reference::{self, HostBuffer},
 };
+use trainc_llvm::Llvm;
 use trainc_runtime::{abi::StageFn, artifact::Isa, code::LoadedCode};
 
 /// Instruction sets that this machine executes.
 pub fn executable_isas() -> Vec<Isa> {
     let all = [Isa::X86V3, Isa::X86V4, Isa::X86V4Bf16];
     all.into_iter().filter(|&isa| isa <= host_isa()).collect()
+}
+
+/// The machine code of a kernel as text.
+pub fn assembly(kernel: &Kernel, isa: Isa) -> String {
+    let texts = trainc_kernels::assembly(std::slice::from_ref(kernel), isa, &Llvm);
+    texts.unwrap_or_else(|error| panic!("{}: {error}", kernel.label)).remove(0)
 }
 
 /// A kernel in memory.
@@ -27,7 +34,7 @@ pub struct Program {
 
 impl Program {
     pub fn new(kernel: &Kernel, isa: Isa) -> Program {
-        let compiled = compile(std::slice::from_ref(kernel), isa, &Options { threads: 1 })
+        let compiled = compile(std::slice::from_ref(kernel), isa, &Llvm, &Options { threads: 1 })
             .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
         let code = LoadedCode::load(&compiled.objects).expect("the object loads");
         let spec = &compiled.specs[0];

@@ -9,13 +9,17 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The binary that was built beside this test.
-fn trainc() -> Command {
+/// A binary that was built beside this test.
+pub(super) fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a path");
     let folder = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let binary = folder.join("trainc");
+    let binary = folder.join(name);
     assert!(binary.exists(), "{} is not built: run cargo build first", binary.display());
-    Command::new(binary)
+    binary
+}
+
+fn trainc() -> Command {
+    Command::new(binary("trainc"))
 }
 
 /// A folder with the test program in it.

@@ -1,6 +1,7 @@
 //! Whole programs, from text to trained numbers.
 
 mod cli;
+mod codegen;
 mod depth;
 mod determinism;
 mod examples;

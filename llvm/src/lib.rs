@@ -1,8 +1,8 @@
-//! From MLIR text to machine code: parse and verify, lower to the LLVM dialect, translate, optimise, emit.
+//! From MLIR text to machine code: parse and verify, lower to the LLVM dialect, translate, optimise, emit. This is the only
+//! crate that knows MLIR and LLVM; what does not name it is not linked with them.
 
-mod llvm;
+mod module;
 
-use llvm::Output;
 use melior::{
     Context,
     dialect::DialectRegistry,
@@ -10,44 +10,32 @@ use melior::{
     pass::PassManager,
     utility::{parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes},
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, num::NonZero, rc::Rc};
+use trainc_kernels::{Backend, CodegenError, Form};
 use trainc_runtime::artifact::Isa;
-
-/// Why a kernel has no code. Every case but the first is a defect of this crate, reported instead of aborting.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CodegenError {
-    /// The kernel breaks a rule of [`crate::ir`].
-    #[error("kernel `{label}` is malformed: {reason}")]
-    Malformed {
-        /// The kernel's label.
-        label: String,
-        /// Which rule.
-        reason: String,
-    },
-    /// MLIR refused the emitted text.
-    #[error("MLIR refused the module: {0}")]
-    Mlir(String),
-    /// LLVM refused the lowered module.
-    #[error("LLVM refused the module: {0}")]
-    Llvm(String),
-}
 
 /// Everything emitted is vectorised and addressed through plain pointers, so lowering is one conversion a dialect.
 const LOWERING: &str = "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,\
     convert-arith-to-llvm,convert-cf-to-llvm,convert-func-to-llvm,convert-nvvm-to-llvm,reconcile-unrealized-casts)";
 
-/// Compiles a module to an ELF object.
-pub(crate) fn object(text: &str, isa: Isa) -> Result<Vec<u8>, CodegenError> {
-    emit(text, isa, Output::Object)
+/// The code generator in this process. A fatal error of LLVM's ends the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Llvm;
+
+impl Backend for Llvm {
+    fn generate(&self, modules: &[String], isa: Isa, form: Form) -> Result<Vec<Vec<u8>>, CodegenError> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let share = modules.len().div_ceil(threads).max(1);
+        let part = |texts: &[String]| texts.iter().map(|text| emit(text, isa, form)).collect::<Result<Vec<_>, _>>();
+        let parts: Result<Vec<_>, _> = std::thread::scope(|scope| {
+            let workers: Vec<_> = modules.chunks(share).map(|texts| scope.spawn(move || part(texts))).collect();
+            workers.into_iter().map(|worker| worker.join().expect("a compiler thread panicked")).collect()
+        });
+        Ok(parts?.concat())
+    }
 }
 
-/// Compiles a module to assembly text.
-pub(crate) fn assembly(text: &str, isa: Isa) -> Result<String, CodegenError> {
-    let bytes = emit(text, isa, Output::Assembly)?;
-    String::from_utf8(bytes).map_err(|_| CodegenError::Llvm("the assembly is no UTF-8".into()))
-}
-
-fn emit(text: &str, isa: Isa, output: Output) -> Result<Vec<u8>, CodegenError> {
+fn emit(text: &str, isa: Isa, form: Form) -> Result<Vec<u8>, CodegenError> {
     let context = context();
     let diagnostics = Rc::new(RefCell::new(Vec::new()));
     let sink = diagnostics.clone();
@@ -62,7 +50,7 @@ fn emit(text: &str, isa: Isa, output: Output) -> Result<Vec<u8>, CodegenError> {
         .map_err(|error| CodegenError::Mlir(error.to_string()))?;
     passes.enable_verifier(false);
     passes.run(&mut module).map_err(|_| refused())?;
-    llvm::Module::translate(module.as_operation().to_raw())?.emit(isa, output)
+    module::Module::translate(module.as_operation().to_raw())?.emit(isa, form)
 }
 
 /// A context with every dialect loaded: touching one that is not crashes MLIR.

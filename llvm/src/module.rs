@@ -1,13 +1,13 @@
 //! The part of LLVM's C API that turns a module into an object file or assembly. `mlir-sys` binds the core types only;
 //! the functions below come from the same library that it links.
 
-use super::CodegenError;
 use mlir_sys::{LLVMContextRef, LLVMModuleRef};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr,
     sync::Once,
 };
+use trainc_kernels::{CodegenError, Form};
 use trainc_runtime::artifact::Isa;
 
 type TargetRef = *mut c_void;
@@ -80,13 +80,6 @@ const CPU_PASSES: &CStr = c"function(sroa,early-cse<memssa>,instcombine<no-verif
 const CUDA_PASSES: &CStr = c"function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,\
     loop-mssa(loop-rotate,licm),gvn,instcombine<no-verify-fixpoint>,early-cse,simplifycfg)";
 
-/// What [`Module::emit`] produces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Output {
-    Assembly = 0,
-    Object = 1,
-}
-
 /// An LLVM module with the context that owns it.
 pub(super) struct Module {
     context: LLVMContextRef,
@@ -109,14 +102,14 @@ impl Module {
     }
 
     /// Optimises the module and generates code for an instruction set.
-    pub fn emit(&self, isa: Isa, output: Output) -> Result<Vec<u8>, CodegenError> {
+    pub fn emit(&self, isa: Isa, form: Form) -> Result<Vec<u8>, CodegenError> {
         let machine = Machine::new(isa)?;
         self.optimise(&machine, isa)?;
         let (mut message, mut buffer) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: machine and module are live; on success the buffer is ours to read and dispose, else the message is.
         unsafe {
-            let failed =
-                LLVMTargetMachineEmitToMemoryBuffer(machine.0, self.module, output as c_int, &mut message, &mut buffer);
+            let kind = file_type(form);
+            let failed = LLVMTargetMachineEmitToMemoryBuffer(machine.0, self.module, kind, &mut message, &mut buffer);
             if failed != 0 {
                 return Err(CodegenError::Llvm(take_message(message)));
             }
@@ -207,6 +200,14 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // SAFETY: created by `new`, disposed of once.
         unsafe { LLVMDisposeTargetMachine(self.0) }
+    }
+}
+
+/// LLVM's number of a form (`LLVMCodeGenFileType`).
+fn file_type(form: Form) -> c_int {
+    match form {
+        Form::Assembly => 0,
+        Form::Object => 1,
     }
 }
 

@@ -108,13 +108,13 @@ impl Session {
         if session.private.is_some() {
             Private::name_numbers(&mut session.numbers);
         }
-        session.initialise()?;
+        session.initialise(threads)?;
         Ok(session)
     }
 
-    fn initialise(&mut self) -> Result<()> {
-        let threads = self.device.threads();
-        for tensor in &self.manifest.tensors {
+    /// Fills a fresh arena, which is zero. That of a device is filled by this machine's threads too.
+    fn initialise(&mut self, threads: usize) -> Result<()> {
+        for tensor in self.manifest.tensors.iter().filter(|tensor| !init::is_zero(&tensor.init)) {
             self.device.write(tensor.offset, tensor.bytes(), |out| {
                 init::fill(&tensor.init, tensor.dtype, self.seed, threads, out);
                 Ok(())

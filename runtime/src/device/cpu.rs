@@ -6,6 +6,10 @@ use crate::abi::{BUFFER_ALIGNMENT, StageFn};
 use crate::artifact::{Artifact, Isa, Launch, Variant};
 use crate::code::LoadedCode;
 use crate::memory::Mapping;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows of fewer bytes in all are written by the caller alone: that takes no longer than waking others.
+const SHARED_BYTES: u64 = 64 << 10;
 
 /// A processor with one artifact's code loaded and its arena allocated.
 pub struct Cpu {
@@ -86,6 +90,26 @@ impl Cpu {
         &mut self.arena
     }
 
+    /// Has rows of the arena written by all threads, each its stretch: `fill` is given the number of its first row. Of rows
+    /// that fail the first is reported, whatever the number of threads.
+    ///
+    /// # Errors
+    /// What `fill` returns.
+    pub fn write_rows(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        row_bytes: u64,
+        fill: &(dyn Fn(u64, &mut [u8]) -> crate::Result<()> + Sync),
+    ) -> crate::Result<()> {
+        let out = self.arena.slice_mut(offset, bytes);
+        // Workers flush subnormals, so all do.
+        float::with_mode(|| match bytes < SHARED_BYTES {
+            true => fill(0, out),
+            false => write_rows(&mut self.pool, out, row_bytes as usize, fill),
+        })
+    }
+
     /// Executes launches in order. They must belong to the verified artifact that this device was made for.
     pub fn run(&mut self, launches: &[Launch]) {
         if let Some(timeline) = &mut self.timeline {
@@ -137,6 +161,30 @@ impl Cpu {
     }
 }
 
+fn write_rows(
+    pool: &mut Pool,
+    out: &mut [u8],
+    row_bytes: usize,
+    fill: &(dyn Fn(u64, &mut [u8]) -> crate::Result<()> + Sync),
+) -> crate::Result<()> {
+    let rows = (out.len() / row_bytes) as u64;
+    let base = Rows(out.as_mut_ptr());
+    let failed: Mutex<Option<(u64, crate::Error)>> = Mutex::new(None);
+    pool.run(rows, &|_, range| {
+        let (begin, count) = (range.start as usize * row_bytes, (range.end - range.start) as usize * row_bytes);
+        // SAFETY: inside `out`, and threads have different rows.
+        let stretch = unsafe { std::slice::from_raw_parts_mut(base.get().add(begin), count) };
+        if let Err(error) = fill(range.start, stretch) {
+            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+            if failed.as_ref().is_none_or(|&(row, _)| range.start < row) {
+                *failed = Some((range.start, error));
+            }
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.map_or(Ok(()), |(_, error)| Err(error))
+}
+
 /// The argument list, shared by all threads of a stage.
 #[derive(Clone, Copy)]
 struct Arguments(*const *mut u8);
@@ -149,6 +197,18 @@ impl Arguments {
 
 // SAFETY: the list is only read while a stage runs.
 unsafe impl Sync for Arguments {}
+
+/// Rows that threads share.
+struct Rows(*mut u8);
+
+impl Rows {
+    fn get(&self) -> *mut u8 {
+        self.0
+    }
+}
+
+// SAFETY: each thread writes rows of its own.
+unsafe impl Sync for Rows {}
 
 fn symbol(code: &LoadedCode, name: &str) -> StageFn {
     code.symbol(name).expect("verification has found every symbol")
@@ -210,4 +270,36 @@ pub fn supported(isa: Isa) -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 pub fn supported(_: Isa) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    /// Rows of three bytes that hold their number; from `bad` on each is refused.
+    fn filled(threads: usize, rows: usize, bad: u64) -> (Vec<u8>, Option<String>) {
+        let mut out = vec![0; 3 * rows];
+        let fill = |first: u64, out: &mut [u8]| {
+            (first..).zip(out.chunks_exact_mut(3)).try_for_each(|(row, out)| {
+                out.fill(row as u8);
+                if row >= bad { Error::misuse(format!("row {row}")) } else { Ok(()) }
+            })
+        };
+        let failed = write_rows(&mut Pool::new(threads).unwrap(), &mut out, 3, &fill).err();
+        (out, failed.map(|error| error.to_string()))
+    }
+
+    #[test]
+    fn rows_are_written_once_by_any_number_of_threads() {
+        for (threads, rows) in [1, 2, 5].into_iter().flat_map(|threads| [1, 2, 7, 101].map(|rows| (threads, rows))) {
+            let expected = (0..rows).flat_map(|row| [row as u8; 3]).collect();
+            assert_eq!(filled(threads, rows, u64::MAX), (expected, None), "{threads} threads, {rows} rows");
+        }
+    }
+
+    #[test]
+    fn the_first_bad_row_is_reported_by_any_number_of_threads() {
+        assert!([1, 2, 5].iter().all(|&threads| filled(threads, 101, 31).1.as_deref() == Some("row 31")));
+    }
 }

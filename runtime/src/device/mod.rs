@@ -101,6 +101,20 @@ impl Device {
         }
     }
 
+    /// Has rows of the arena written by all threads: `fill` is given the number of its first row and whole rows.
+    pub(crate) fn write_rows(
+        &mut self,
+        offset: u64,
+        bytes: u64,
+        row_bytes: u64,
+        fill: impl Fn(u64, &mut [u8]) -> crate::Result<()> + Sync,
+    ) -> crate::Result<()> {
+        match self {
+            Device::Cpu(cpu) => cpu.write_rows(offset, bytes, row_bytes, &fill),
+            Device::Cuda(cuda) => cuda.write(offset, bytes, |out| fill(0, out)),
+        }
+    }
+
     /// Has a batch brought to the device while it works; `fill` writes each input. Whether the device does such a thing.
     pub(crate) fn send_ahead(
         &mut self,

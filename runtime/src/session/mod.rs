@@ -108,13 +108,13 @@ impl Session {
         if session.private.is_some() {
             Private::name_numbers(&mut session.numbers);
         }
-        session.initialise()?;
+        session.initialise(threads)?;
         Ok(session)
     }
 
-    fn initialise(&mut self) -> Result<()> {
-        let threads = self.device.threads();
-        for tensor in &self.manifest.tensors {
+    /// Fills a fresh arena, which is zero. That of a device is filled by this machine's threads too.
+    fn initialise(&mut self, threads: usize) -> Result<()> {
+        for tensor in self.manifest.tensors.iter().filter(|tensor| !init::is_zero(&tensor.init)) {
             self.device.write(tensor.offset, tensor.bytes(), |out| {
                 init::fill(&tensor.init, tensor.dtype, self.seed, threads, out);
                 Ok(())
@@ -228,10 +228,16 @@ impl Session {
         if self.ahead.take() == Some((self.position, self.seed)) {
             return Ok(self.device.take_ahead(entry)?);
         }
+        self.feed("step", Split::Train, self.position)
+    }
+
+    /// Gives an entry the batch of the data that begins at a position.
+    fn feed(&mut self, name: &str, split: Split, position: u64) -> Result<()> {
         let data = self.data.as_ref().expect("opened");
-        entry.inputs.iter().try_for_each(|input| {
-            self.device.write(input.offset, input.bytes(), |out| {
-                Ok(data.feed(Split::Train, input, self.position, self.seed, out)?)
+        entry(&self.manifest, name)?.inputs.iter().try_for_each(|input| {
+            let row_bytes = input.record_elements() * input.dtype.bytes();
+            self.device.write_rows(input.offset, input.bytes(), row_bytes, |row, out| {
+                Ok(data.feed(split, input, position + row, self.seed, out)?)
             })
         })
     }
@@ -307,13 +313,7 @@ impl Session {
         let batches = (records / batch.max(1)).clamp(1, u64::from(self.manifest.train.evaluate_batches).max(1));
         let mut mean = Numbers::of(&entry(&self.manifest, "evaluate")?.outputs);
         for index in 0..batches {
-            let data = self.data.as_ref().expect("opened");
-            let entry = entry(&self.manifest, "evaluate")?;
-            for input in &entry.inputs {
-                self.device.write(input.offset, input.bytes(), |out| {
-                    Ok(data.feed(Split::Valid, input, index * batch, self.seed, out)?)
-                })?;
-            }
+            self.feed("evaluate", Split::Valid, index * batch)?;
             self.evaluate_fed(&mut mean, batches)?;
         }
         Ok(Some(mean))

@@ -10,7 +10,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
-use trainc_kernels::{CodegenError, Target};
+use trainc_kernels::{Caches, CodegenError, Target};
 use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
 use trainc_runtime::privacy;
 
@@ -68,16 +68,17 @@ impl Compilation {
     }
 
     /// Generates code for these instruction sets, all of the target that was scheduled for, and packs the artifact. `sources` identifies the program: its text,
-    /// imports and settings.
+    /// imports and settings; `caches` are those of the processor that will run it.
     ///
     /// # Errors
     /// If a kernel cannot be lowered, which is a defect of the compiler.
-    pub fn artifact(&mut self, isas: &[Isa], sources: &Provenance) -> Result<Artifact, CodegenError> {
+    pub fn artifact(&mut self, isas: &[Isa], caches: Caches, sources: &Provenance) -> Result<Artifact, CodegenError> {
         let start = Instant::now();
+        let options = trainc_kernels::Options { caches, ..trainc_kernels::Options::default() };
         let mut variants = Vec::new();
         let mut code = Vec::new();
         for &isa in isas {
-            let compiled = trainc_kernels::compile(&self.plan.kernels, isa, &trainc_kernels::Options::default())?;
+            let compiled = trainc_kernels::compile(&self.plan.kernels, isa, &options)?;
             variants.push(Variant { isa, kernels: compiled.specs });
             code.push((isa, compiled.objects));
         }

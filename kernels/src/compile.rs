@@ -2,6 +2,7 @@
 
 use crate::{
     attention,
+    caches::Caches,
     codegen::{self, CodegenError},
     cuda::{self, DeviceStage},
     emit::builder::Builder,
@@ -18,11 +19,14 @@ use trainc_runtime::artifact::{Isa, KernelSpec, StageSpec};
 pub struct Options {
     /// Compiler threads; each has its own MLIR context and makes one object.
     pub threads: usize,
+    /// The caches of the processor that will run the code; no result depends on them.
+    pub caches: Caches,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()) }
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        Options { threads, caches: Caches::PORTABLE }
     }
 }
 
@@ -61,7 +65,8 @@ pub enum Target {
 }
 
 /// Bytes of memory that a kernel's stages share. If not 0, a launch passes one more buffer of that size after the
-/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets of a target.
+/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets of a target, and
+/// whatever the caches.
 pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     if target == Target::Cuda {
         return cuda::workspace_bytes(kernel);
@@ -96,8 +101,9 @@ pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compil
     kernels.iter().try_for_each(verify)?;
     let workers = options.threads.clamp(1, kernels.len().max(1));
     let results: Vec<_> = std::thread::scope(|scope| {
-        let handles: Vec<_> =
-            (0..workers).map(|worker| scope.spawn(move || part(kernels, isa, worker, workers))).collect();
+        let handles: Vec<_> = (0..workers)
+            .map(|worker| scope.spawn(move || part(kernels, (isa, options.caches), worker, workers)))
+            .collect();
         handles.into_iter().map(|handle| handle.join().expect("a compiler thread panicked")).collect()
     });
     let (mut objects, mut specs) = (Vec::new(), vec![None; kernels.len()]);
@@ -111,11 +117,11 @@ pub fn compile(kernels: &[Kernel], isa: Isa, options: &Options) -> Result<Compil
 }
 
 /// Every `workers`-th kernel from `worker` on, as one object.
-fn part(kernels: &[Kernel], isa: Isa, worker: usize, workers: usize) -> Result<Part, CodegenError> {
+fn part(kernels: &[Kernel], (isa, caches): (Isa, Caches), worker: usize, workers: usize) -> Result<Part, CodegenError> {
     if isa.is_cuda() {
         return device_part(kernels, isa, worker, workers);
     }
-    let mut unit = Unit::new(isa);
+    let mut unit = Unit::new(isa, caches);
     let mine = kernels.iter().enumerate().skip(worker).step_by(workers);
     let specs = mine.map(|(number, kernel)| (number, spec(kernel, unit.lower(kernel, number)))).collect();
     Ok((codegen::object(&unit.finish(), isa)?, specs))
@@ -135,12 +141,12 @@ type Part = (Vec<u8>, Vec<(usize, KernelSpec)>);
 ///
 /// # Errors
 /// If the kernel is malformed.
-pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
+pub fn lower_to_mlir(kernel: &Kernel, isa: Isa, caches: Caches) -> Result<String, CodegenError> {
     verify(kernel)?;
     if isa.is_cuda() {
         return Ok(cuda::lower([(0, kernel)]).0);
     }
-    let mut unit = Unit::new(isa);
+    let mut unit = Unit::new(isa, caches);
     unit.lower(kernel, 0);
     Ok(unit.finish())
 }
@@ -159,8 +165,8 @@ pub fn device_stages(kernel: &Kernel) -> Result<Vec<StageSpec>, CodegenError> {
 ///
 /// # Errors
 /// As [`compile`].
-pub fn assembly(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
-    let text = lower_to_mlir(kernel, isa)?;
+pub fn assembly(kernel: &Kernel, isa: Isa, caches: Caches) -> Result<String, CodegenError> {
+    let text = lower_to_mlir(kernel, isa, caches)?;
     if isa.is_cuda() { cuda::ptx(&text, isa) } else { codegen::assembly(&text, isa) }
 }
 
@@ -175,8 +181,8 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(isa: Isa) -> Unit {
-        Unit { builder: Builder::default(), micro: MicroKernels::new(machine(isa)) }
+    fn new(isa: Isa, caches: Caches) -> Unit {
+        Unit { builder: Builder::default(), micro: MicroKernels::new(Machine { caches, ..machine(isa) }) }
     }
 
     fn lower(&mut self, kernel: &Kernel, number: usize) -> Lowered {

@@ -5,6 +5,7 @@
 //! slow, obvious interpreter that every kernel is tested against.
 
 mod attention;
+mod caches;
 mod codegen;
 mod compile;
 mod cuda;
@@ -17,6 +18,7 @@ mod nest;
 pub mod reference;
 mod stage;
 
+pub use caches::Caches;
 pub use codegen::CodegenError;
 pub use compile::{
     Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, may_join_a_batch,

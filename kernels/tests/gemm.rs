@@ -5,7 +5,7 @@ mod support;
 use proptest::prelude::*;
 use support::{buffer, check};
 use trainc_kernels::{
-    assembly,
+    Caches, assembly,
     ir::{
         Access::{Read, ReadWrite, Write},
         Binary, Body, DType, Expr, Exprs, Gemm, Index, Kernel, Precision, Store, Unary,
@@ -97,6 +97,17 @@ fn products_agree_in_every_layout_and_blocking() {
             if !large || choice == 5 {
                 check(&Product::plain(sizes, layouts).kernel(), 1, 1e-5);
             }
+        }
+    }
+}
+
+/// Rows cut and columns cut, with several blocks of the contraction.
+#[test]
+fn caches_change_no_bit_of_a_product() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for sizes in [[1, 531, 250, 530], [1, 130, 490, 1050]] {
+            let layouts = [Layout::ColumnMajor, Layout::RowMajor, Layout::RowMajor];
+            support::check_caches(&Product { precision, ..Product::plain(sizes, layouts) }.kernel(), 1e-5);
         }
     }
 }
@@ -249,7 +260,7 @@ fn the_microkernel_runs_in_registers() {
         (&rounded, Isa::X86V4, "multiply_12:", "vfmadd", "zmm", 24),
         (&rounded, Isa::X86V4Bf16, "multiply_bf16_12:", "vdpbf16ps", "zmm", 24),
     ] {
-        let text = assembly(kernel, isa).expect("the kernel compiles");
+        let text = assembly(kernel, isa, Caches::PORTABLE).expect("the kernel compiles");
         let body = text.split(symbol).nth(1).expect("there is a microkernel");
         let body = body.split(".Lfunc_end").next().expect("the function ends");
         let count = body.lines().filter(|line| line.contains(instruction) && line.contains(register)).count();

@@ -7,16 +7,18 @@ use super::{
 };
 use std::path::PathBuf;
 use trainc::compile::Compilation;
+use trainc_kernels::{Caches, Options};
 use trainc_runtime::artifact::Isa;
 
 /// Compiles a program and writes its artifact, or prints what `--emit` names.
 pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     let (target, isas) = target::parse(&arguments.target)?;
+    let caches = target::caches(&arguments.target);
     let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
     if let Some(form) = arguments.emit {
-        return emit(&compilation, form, isas[0]);
+        return emit(&compilation, form, isas[0], caches);
     }
-    let artifact = compilation.artifact(&isas, &provenance).map_err(Failure::run)?;
+    let artifact = compilation.artifact(&isas, caches, &provenance).map_err(Failure::run)?;
     let path = arguments.output.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -31,7 +33,7 @@ fn default_output(arguments: &Compile) -> PathBuf {
     PathBuf::from(arguments.program.file.file_name().unwrap_or_default()).with_extension("trainx")
 }
 
-fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> {
+fn emit(compilation: &Compilation, form: Emit, isa: Isa, caches: Caches) -> Result<(), Failure> {
     match form {
         Emit::Graph => print!("{}", compilation.program.step),
         Emit::Rewrites => {
@@ -45,9 +47,9 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
                 println!("// kernel {number}: {}\n{kernel:#?}\n", kernel.label);
             }
         }
-        Emit::Mlir => print_kernels(compilation, |kernel| trainc_kernels::lower_to_mlir(kernel, isa))?,
+        Emit::Mlir => print_kernels(compilation, |kernel| trainc_kernels::lower_to_mlir(kernel, isa, caches))?,
         Emit::Asm | Emit::Ptx if isa.is_cuda() != (form == Emit::Ptx) => return Err(wrong_machine(form)),
-        Emit::Asm => print_kernels(compilation, |kernel| trainc_kernels::assembly(kernel, isa))?,
+        Emit::Asm => print_kernels(compilation, |kernel| trainc_kernels::assembly(kernel, isa, caches))?,
         Emit::Ptx => print_module(compilation, isa)?,
     }
     Ok(())
@@ -55,7 +57,7 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
 
 /// One module that can be assembled as it is.
 fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
-    let options = trainc_kernels::Options { threads: 1 };
+    let options = Options { threads: 1, ..Options::default() };
     let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &options).map_err(Failure::run)?;
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
         println!("// k{number}: {}", kernel.label);

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use trainc_kernels::{Facts, Target};
+use trainc_kernels::{Caches, Facts, Target};
 use trainc_runtime::{
     Options, Outcome, RunDirectory, Session,
     artifact::{Artifact, Isa},
@@ -115,7 +115,7 @@ pub fn artifact_with_facts(program: &Program, device: Place) -> Result<(Artifact
         Place::Cuda(_) => (Target::Cuda, Isa::Sm80),
     };
     let (mut compilation, _, provenance) = sources::compile_for(program, target)?;
-    let artifact = compilation.artifact(&[isa], &provenance).map_err(Failure::run)?;
+    let artifact = compilation.artifact(&[isa], Caches::host(), &provenance).map_err(Failure::run)?;
     let facts = compilation.plan.kernels.iter().map(trainc_kernels::kernel_facts).collect();
     drop(compilation);
     // What the compiler used goes back to the system before the run's own memory is taken.

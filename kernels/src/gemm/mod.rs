@@ -8,6 +8,7 @@
 mod pack;
 mod plan;
 pub(crate) mod prepare;
+mod units;
 
 use crate::{
     emit::{

@@ -10,7 +10,7 @@ use crate::{
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
-use trainc_kernels::{Backend, CodegenError, Target};
+use trainc_kernels::{Backend, Caches, CodegenError, Target};
 use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
 use trainc_runtime::privacy;
 
@@ -68,21 +68,23 @@ impl Compilation {
     }
 
     /// Lets `backend` generate code for these instruction sets, all of the target that was scheduled for, and packs the
-    /// artifact. `sources` identifies the program: its text, imports and settings.
+    /// artifact. `caches` are those of the processor that will run it; `sources` identifies the program: its text, imports and
+    /// settings.
     ///
     /// # Errors
     /// If a kernel has no code, which is a defect of the compiler, or the backend cannot be asked.
     pub fn artifact(
         &mut self,
         isas: &[Isa],
+        caches: Caches,
         sources: &Provenance,
         backend: &dyn Backend,
     ) -> Result<Artifact, CodegenError> {
         let start = Instant::now();
+        let options = trainc_kernels::Options { caches, ..trainc_kernels::Options::default() };
         let mut variants = Vec::new();
         let mut code = Vec::new();
         for &isa in isas {
-            let options = trainc_kernels::Options::default();
             let compiled = trainc_kernels::compile(&self.plan.kernels, isa, backend, &options)?;
             variants.push(Variant { isa, kernels: compiled.specs });
             code.push((isa, compiled.objects));

@@ -1,6 +1,7 @@
 //! Times matrix products against the machine's peak of fused multiply-adds, on one thread.
 //!
-//! `cargo run --release -p trainc-kernels --example gemm_bench [bf16] [FILTER]`, e.g. `gemm_bench bf16 3072`.
+//! `cargo run --release -p trainc-kernels --example gemm_bench [bf16] [cold] [second=BYTES] [FILTER]`, e.g. `gemm_bench bf16 3072`.
+//! `cold` takes operands from memory, as most of a step's are; `second` makes code for a second-level cache of that size.
 
 mod timing;
 
@@ -51,6 +52,7 @@ fn main() {
         [1, 256, 768, 3072],
         [1, 768, 3072, 256],
         [1, 384, 1536, 4096],
+        [1, 384, 1152, 4096],
         [1, 256, 50257, 768],
         [1, 4096, 512, 128],
         [1, 128, 512, 4096],

@@ -3,6 +3,7 @@
 use crate::{
     attention,
     backend::{Backend, CodegenError, Form},
+    caches::Caches,
     cuda::{self, DeviceStage},
     emit::builder::Builder,
     gemm,
@@ -18,11 +19,14 @@ use trainc_runtime::artifact::{Isa, KernelSpec, StageSpec};
 pub struct Options {
     /// Threads that the backend may use: the kernels are spread over as many modules, which become one object each.
     pub threads: usize,
+    /// The caches of the processor that will run the code; no result depends on them.
+    pub caches: Caches,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { threads: std::thread::available_parallelism().map_or(1, |threads| threads.get()) }
+        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+        Options { threads, caches: Caches::PORTABLE }
     }
 }
 
@@ -61,7 +65,8 @@ pub enum Target {
 }
 
 /// Bytes of memory that a kernel's stages share. If not 0, a launch passes one more buffer of that size after the
-/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets of a target.
+/// kernel's own; [`KernelSpec::buffer_bytes`] includes it. The same for all instruction sets of a target, and
+/// whatever the caches.
 pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     if target == Target::Cuda {
         return cuda::workspace_bytes(kernel);
@@ -101,7 +106,7 @@ pub fn compile(
     let count = options.threads.clamp(1, kernels.len().max(1));
     let (mut modules, mut specs) = (Vec::new(), vec![None; kernels.len()]);
     for first in 0..count {
-        let (text, part) = module(kernels.iter().enumerate().skip(first).step_by(count), isa);
+        let (text, part) = module(kernels.iter().enumerate().skip(first).step_by(count), isa, options.caches);
         modules.push(text);
         specs.iter_mut().skip(first).step_by(count).zip(part).for_each(|(place, spec)| *place = Some(spec));
     }
@@ -111,12 +116,16 @@ pub fn compile(
 }
 
 /// The MLIR of kernels, which have numbers that their symbols begin with, and how each is launched.
-fn module<'a>(kernels: impl Iterator<Item = (usize, &'a Kernel)> + Clone, isa: Isa) -> (String, Vec<KernelSpec>) {
+fn module<'a>(
+    kernels: impl Iterator<Item = (usize, &'a Kernel)> + Clone,
+    isa: Isa,
+    caches: Caches,
+) -> (String, Vec<KernelSpec>) {
     if isa.is_cuda() {
         let (text, stages) = cuda::lower(kernels.clone());
         return (text, kernels.zip(stages).map(|((_, kernel), stages)| device_spec(kernel, stages)).collect());
     }
-    let mut unit = Unit::new(isa);
+    let mut unit = Unit::new(isa, caches);
     let specs = kernels.map(|(number, kernel)| spec(kernel, unit.lower(kernel, number))).collect();
     (unit.finish(), specs)
 }
@@ -133,9 +142,9 @@ fn generate(modules: &[String], isa: Isa, backend: &dyn Backend, form: Form) -> 
 ///
 /// # Errors
 /// If the kernel is malformed.
-pub fn lower_to_mlir(kernel: &Kernel, isa: Isa) -> Result<String, CodegenError> {
+pub fn lower_to_mlir(kernel: &Kernel, isa: Isa, caches: Caches) -> Result<String, CodegenError> {
     verify(kernel)?;
-    Ok(module(std::iter::once((0, kernel)), isa).0)
+    Ok(module(std::iter::once((0, kernel)), isa, caches).0)
 }
 
 /// How a device launches a kernel: entries, grids and blocks. The same for all devices.
@@ -152,8 +161,13 @@ pub fn device_stages(kernel: &Kernel) -> Result<Vec<StageSpec>, CodegenError> {
 ///
 /// # Errors
 /// As [`compile`].
-pub fn assembly(kernels: &[Kernel], isa: Isa, backend: &dyn Backend) -> Result<Vec<String>, CodegenError> {
-    let modules = kernels.iter().map(|kernel| lower_to_mlir(kernel, isa)).collect::<Result<Vec<_>, _>>()?;
+pub fn assembly(
+    kernels: &[Kernel],
+    isa: Isa,
+    caches: Caches,
+    backend: &dyn Backend,
+) -> Result<Vec<String>, CodegenError> {
+    let modules = kernels.iter().map(|kernel| lower_to_mlir(kernel, isa, caches)).collect::<Result<Vec<_>, _>>()?;
     let code = generate(&modules, isa, backend, Form::Assembly)?;
     let text = |code| String::from_utf8(code).map_err(|_| CodegenError::Llvm("the assembly is no UTF-8".into()));
     code.into_iter().map(text).collect()
@@ -170,8 +184,8 @@ struct Unit {
 }
 
 impl Unit {
-    fn new(isa: Isa) -> Unit {
-        let machine = machine(isa);
+    fn new(isa: Isa, caches: Caches) -> Unit {
+        let machine = Machine { caches, ..machine(isa) };
         Unit { builder: Builder::new(machine.bf16_pairs), micro: MicroKernels::new(machine) }
     }
 

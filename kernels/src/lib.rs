@@ -6,6 +6,7 @@
 
 mod attention;
 mod backend;
+mod caches;
 mod compile;
 mod cuda;
 mod emit;
@@ -18,6 +19,7 @@ pub mod reference;
 mod stage;
 
 pub use backend::{Backend, CodegenError, Form};
+pub use caches::Caches;
 pub use compile::{
     Compiled, Options, Target, assembly, compile, device_stages, host_isa, lower_to_mlir, may_join_a_batch,
     workspace_bytes,

@@ -6,6 +6,7 @@
 //! right one lies in panels of one tile's columns, `panel[k][column]`.
 
 use crate::{
+    caches::Caches,
     emit::builder::{Builder, Elem, Type, Value},
     ir::Precision,
 };
@@ -60,6 +61,8 @@ pub(crate) struct Machine {
     pub lanes: u32,
     /// Whether there is an instruction for [`Step::Bf16Pair`].
     pub bf16_pairs: bool,
+    /// What blocks are sized by.
+    pub caches: Caches,
 }
 
 impl Machine {
@@ -67,7 +70,7 @@ impl Machine {
     pub const ALL: [Machine; 3] = [Machine::new(8, false), Machine::new(16, false), Machine::new(16, true)];
 
     pub const fn new(lanes: u32, bf16_pairs: bool) -> Machine {
-        Machine { lanes, bf16_pairs }
+        Machine { lanes, bf16_pairs, caches: Caches::PORTABLE }
     }
 
     /// The steps of a product whose factors are rounded like this.

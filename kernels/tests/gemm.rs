@@ -98,6 +98,17 @@ fn products_agree_in_every_layout_and_blocking() {
     }
 }
 
+/// Rows cut and columns cut, with several blocks of the contraction.
+#[test]
+fn caches_change_no_bit_of_a_product() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        for sizes in [[1, 531, 250, 530], [1, 130, 490, 1050]] {
+            let layouts = [Layout::ColumnMajor, Layout::RowMajor, Layout::RowMajor];
+            support::check_caches(&Product { precision, ..Product::plain(sizes, layouts) }.kernel(), 1e-5);
+        }
+    }
+}
+
 /// Steps of two: odd contractions, whole and partial vectors of pairs, several blocks of the contraction.
 #[test]
 fn products_of_bf16_agree_in_every_layout_and_blocking() {

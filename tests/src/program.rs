@@ -8,7 +8,7 @@ use trainc::{
     program::Program,
     source::{FileId, SourceMap, Span},
 };
-use trainc_kernels::Target;
+use trainc_kernels::{Caches, Target};
 use trainc_llvm::Llvm;
 use trainc_runtime::{
     Options, Session, Values,
@@ -91,7 +91,7 @@ fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], da
 }
 
 fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Provenance) -> Artifact {
-    compilation.artifact(&[isa], &provenance, &Llvm).unwrap_or_else(|error| panic!("{name}: {error}"))
+    compilation.artifact(&[isa], Caches::PORTABLE, &provenance, &Llvm).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// The artifact of a checked program for an instruction set of a kind of machine; panics with the reason if there is none.

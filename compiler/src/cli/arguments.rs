@@ -91,7 +91,7 @@ pub struct Compile {
     /// Where to write (default: the program's name with `.trainx`)
     #[arg(long, short, alias = "output")]
     pub out: Option<PathBuf>,
-    /// `cpu` (this machine's instruction set), `cpu:v3`, `cpu:v4`, `cuda:sm_80` (or 86, 89, 90, 100, 120), or several of
+    /// `cpu` (this machine's instruction set and caches), `cpu:v3`, `cpu:v4`, `cuda:sm_80` (or 86, 89, 90, 100, 120), or several of
     /// one kind joined by commas
     #[arg(long, default_value = "cpu")]
     pub target: String,

@@ -8,18 +8,19 @@ use super::{
 };
 use std::path::PathBuf;
 use trainc::compile::Compilation;
-use trainc_kernels::{CodegenError, ir::Kernel};
+use trainc_kernels::{Caches, CodegenError, Options, ir::Kernel};
 use trainc_runtime::artifact::Isa;
 
 /// Compiles a program and writes its artifact, or prints what `--emit` names.
 pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     let (target, isas) = target::parse(&arguments.target)?;
+    let caches = target::caches(&arguments.target);
     if let Some(form) = arguments.emit {
-        return emit(&sources::compile_for(&arguments.program, target)?.0, form, isas[0]);
+        return emit(&sources::compile_for(&arguments.program, target)?.0, form, isas[0], caches);
     }
     let generator = Generator::start();
     let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
-    let artifact = compilation.artifact(&isas, &provenance, &generator).map_err(Failure::run)?;
+    let artifact = compilation.artifact(&isas, caches, &provenance, &generator).map_err(Failure::run)?;
     let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -34,7 +35,7 @@ fn default_output(arguments: &Compile) -> PathBuf {
     PathBuf::from(arguments.program.file.file_name().unwrap_or_default()).with_extension("trainx")
 }
 
-fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> {
+fn emit(compilation: &Compilation, form: Emit, isa: Isa, caches: Caches) -> Result<(), Failure> {
     match form {
         Emit::Graph => print!("{}", compilation.program.step),
         Emit::Rewrites => {
@@ -48,10 +49,11 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
                 println!("// kernel {number}: {}\n{kernel:#?}\n", kernel.label);
             }
         }
-        Emit::Mlir => print_kernels(compilation, mlir(&compilation.plan.kernels, isa))?,
+        Emit::Mlir => print_kernels(compilation, mlir(&compilation.plan.kernels, isa, caches))?,
         Emit::Asm | Emit::Ptx if isa.is_cuda() != (form == Emit::Ptx) => return Err(wrong_machine(form)),
         Emit::Asm => {
-            print_kernels(compilation, trainc_kernels::assembly(&compilation.plan.kernels, isa, &Generator::start()))?
+            let generator = Generator::start();
+            print_kernels(compilation, trainc_kernels::assembly(&compilation.plan.kernels, isa, caches, &generator))?
         }
         Emit::Ptx => print_module(compilation, isa)?,
     }
@@ -60,7 +62,7 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa) -> Result<(), Failure> 
 
 /// One module that can be assembled as it is.
 fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
-    let options = trainc_kernels::Options { threads: 1 };
+    let options = Options { threads: 1, ..Options::default() };
     let compiled =
         trainc_kernels::compile(&compilation.plan.kernels, isa, &Generator::start(), &options).map_err(Failure::run)?;
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
@@ -77,8 +79,8 @@ fn wrong_machine(form: Emit) -> Failure {
     })
 }
 
-fn mlir(kernels: &[Kernel], isa: Isa) -> Result<Vec<String>, CodegenError> {
-    kernels.iter().map(|kernel| trainc_kernels::lower_to_mlir(kernel, isa)).collect()
+fn mlir(kernels: &[Kernel], isa: Isa, caches: Caches) -> Result<Vec<String>, CodegenError> {
+    kernels.iter().map(|kernel| trainc_kernels::lower_to_mlir(kernel, isa, caches)).collect()
 }
 
 fn print_kernels(compilation: &Compilation, texts: Result<Vec<String>, CodegenError>) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
-use trainc_kernels::{Facts, Target};
+use trainc_kernels::{Caches, Facts, Target};
 use trainc_runtime::{
     Options, Outcome, RunDirectory, Session,
     artifact::{Artifact, Isa},
@@ -117,7 +117,7 @@ pub fn artifact_with_facts(program: &Program, device: Place) -> Result<(Artifact
     };
     let generator = Generator::start();
     let (mut compilation, _, provenance) = sources::compile_for(program, target)?;
-    let artifact = compilation.artifact(&[isa], &provenance, &generator).map_err(Failure::run)?;
+    let artifact = compilation.artifact(&[isa], Caches::host(), &provenance, &generator).map_err(Failure::run)?;
     let facts = compilation.plan.kernels.iter().map(trainc_kernels::kernel_facts).collect();
     drop(compilation);
     // What the compiler used goes back to the system before the run's own memory is taken.

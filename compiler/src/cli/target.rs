@@ -1,7 +1,7 @@
 //! What `--target` names.
 
 use super::failure::Failure;
-use trainc_kernels::{Target, host_isa};
+use trainc_kernels::{Caches, Target, host_isa};
 use trainc_runtime::artifact::Isa;
 
 /// Names with what they mean, for reading and for messages.
@@ -33,6 +33,12 @@ pub fn parse(text: &str) -> Result<(Target, Vec<Isa>), Failure> {
             "--target {text}: an artifact has one plan of memory, for the processor or for devices; compile twice"
         ))),
     }
+}
+
+/// The caches that code for these targets is made for: those of this machine only if it alone is meant. Names of instruction
+/// sets give the same artifact everywhere.
+pub fn caches(text: &str) -> Caches {
+    if text.trim() == "cpu" { Caches::host() } else { Caches::PORTABLE }
 }
 
 fn isa(name: &str) -> Result<Isa, Failure> {

@@ -1,7 +1,7 @@
 //! Times one kernel on one thread, by the time that the thread has run.
 
 use trainc_kernels::{
-    Options, compile, host_isa,
+    Caches, Options, compile, host_isa,
     ir::{Kernel, Precision},
 };
 use trainc_llvm::Llvm;
@@ -24,7 +24,24 @@ pub fn precision() -> Precision {
 
 /// The cases that they ask for.
 pub fn filter() -> String {
-    std::env::args().skip(1).find(|argument| argument != "bf16").unwrap_or_default()
+    let is_filter = |argument: &String| argument != "bf16" && argument != "cold" && !argument.starts_with(SECOND);
+    std::env::args().skip(1).find(is_filter).unwrap_or_default()
+}
+
+/// Before the bytes of the second-level cache that code is made for.
+const SECOND: &str = "second=";
+
+/// The caches that the arguments name, or this machine's.
+fn caches() -> Caches {
+    let named = std::env::args().find_map(|argument| argument.strip_prefix(SECOND)?.parse().ok());
+    named.map_or_else(Caches::host, Caches::new)
+}
+
+/// Of operands, so many copies in turn that none is in a cache when it is used again; one if the arguments do not say `cold`.
+fn copies(bytes: u64) -> u64 {
+    const BEYOND_CACHES: u64 = 96 << 20;
+    let is_cold = std::env::args().any(|argument| argument == "cold");
+    if is_cold { BEYOND_CACHES.div_ceil(bytes.max(1)).clamp(2, 64) } else { 1 }
 }
 
 /// Memory aligned as the runtime aligns it.
@@ -55,17 +72,21 @@ fn thread_seconds() -> f64 {
 
 /// Seconds of the fastest run of a kernel.
 pub fn best_time(kernel: &Kernel) -> f64 {
-    let compiled =
-        compile(std::slice::from_ref(kernel), host_isa(), &Llvm, &Options { threads: 1 }).expect("it compiles");
+    let options = Options { threads: 1, caches: caches() };
+    let compiled = compile(std::slice::from_ref(kernel), host_isa(), &Llvm, &options).expect("it compiles");
     let code = LoadedCode::load(&compiled.objects).expect("it loads");
     let spec = &compiled.specs[0];
-    let mut memory: Vec<_> = spec.buffer_bytes.iter().map(|&bytes| aligned(bytes)).collect();
-    let args: Vec<*mut u8> = memory.iter_mut().map(|memory| pointer(memory)).collect();
+    let copy = || spec.buffer_bytes.iter().map(|&bytes| aligned(bytes)).collect::<Vec<_>>();
+    let mut memory: Vec<_> = (0..copies(spec.buffer_bytes.iter().sum())).map(|_| copy()).collect();
+    let args: Vec<Vec<*mut u8>> =
+        memory.iter_mut().map(|copy| copy.iter_mut().map(|memory| pointer(memory)).collect()).collect();
+    let mut turns = args.iter().cycle();
     let mut scratch = aligned(spec.scratch_bytes);
     let scratch = pointer(&mut scratch);
     let mut best = f64::INFINITY;
     let begin = thread_seconds();
     while thread_seconds() - begin < 0.7 {
+        let args = turns.next().expect("there is a copy");
         let start = thread_seconds();
         for stage in &spec.stages {
             let function = code.symbol(&stage.symbol).expect("the symbol exists");

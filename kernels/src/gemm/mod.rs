@@ -9,6 +9,7 @@ mod pack;
 mod plan;
 mod prefetch;
 pub(crate) mod prepare;
+mod units;
 
 use crate::{
     emit::{

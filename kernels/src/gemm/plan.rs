@@ -1,28 +1,32 @@
 //! The blocking of a product: which side is cut, what is packed where, and how large each block is.
 
-use super::Direct;
+use super::{
+    Direct,
+    units::{Side, UnitCost},
+};
 use crate::{
+    caches::Caches,
     ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
     micro::{Machine, Step, Tile},
     stage::tile_count,
 };
 
-/// Depth of a block: a panel of the right factor this deep fills half of a 32 KiB first-level cache.
+/// Depth of a block: a panel of the right factor this deep fills a 32 KiB first-level cache, or half of it where a tile has 16
+/// columns. The only block that changes bits: it depends on nothing.
 const DEPTH_BLOCK: u64 = 256;
-/// Rows of the left factor in a block: with [`DEPTH_BLOCK`] a quarter of a 512 KiB second-level cache.
-const ROW_BLOCK: u64 = 120;
+/// Rows, and floats of the right factor, from which a product is cut into units that share a factor. What is shared lies in
+/// the arena, which all variants of an artifact have in common: this depends on the product alone.
+const ROWS_CUT: u64 = 120;
+const RIGHT_CUT: u64 = 48 * 1024;
 /// Rows that sums are kept for where columns are cut.
 const TALL_BLOCK: u64 = 1080;
-/// Panels of a block where rows are cut; the sums of a block stay in the second-level cache.
-const PANEL_BLOCK: u64 = 32;
-/// Floats of the right factor that one unit may pack for itself.
-const RIGHT_BLOCK: u64 = 48 * 1024;
 /// Units aimed at, so that a static split balances.
 const UNITS_WANTED: u64 = 32;
-/// Panels that one unit takes at least, if [`FEWEST_UNITS`] are left.
-const PANELS_TOGETHER: u64 = 4;
-/// Units that must be left for threads.
-const FEWEST_UNITS: u64 = 8;
+/// Tiles of rows that a unit takes at least.
+const FEWEST_TILES: u64 = 4;
+/// What a unit of rows pays for reading the right factor again, and one of columns for the left: measured on Zen 4.
+const COST_OF_ROWS: UnitCost = UnitCost(2);
+const COST_OF_COLUMNS: UnitCost = UnitCost(4);
 /// Multiply-adds below which a tile is not worth its own launch.
 const WORK_PER_TILE: u64 = 128 * 1024;
 /// Elements below which a packing tile is not worth its own launch.
@@ -127,37 +131,52 @@ impl Plan {
             right_scan: right_scan(gemm, lanes),
             direct,
         };
-        plan.cut();
+        plan.cut(machine.caches);
         if plan.direct.is_some() {
             plan.left_place = Place::Direct;
         }
         plan
     }
 
-    /// Cuts the longer side into units and chooses the places of the factors.
-    fn cut(&mut self) {
-        let wanted = UNITS_WANTED.div_ceil(self.batch);
+    /// Cuts the longer side into units, chooses the places of the factors, and sizes the blocks of a unit.
+    fn cut(&mut self, caches: Caches) {
         let columns = self.panels * self.tile.columns();
-        let small_right = columns * self.depth_per_block <= RIGHT_BLOCK;
+        let small_right = columns * self.depth_per_block <= RIGHT_CUT;
+        let blocks = Blocks::new(caches, self.tile, self.depth_per_block);
         if self.batch >= 16 && small_right && self.rows <= TALL_BLOCK {
             // Each batch entry is a unit.
         } else if self.rows >= columns {
-            let rows = self.rows.div_ceil(wanted).clamp(4 * self.tile.rows, ROW_BLOCK);
-            self.rows_per_unit = rows.next_multiple_of(self.tile.rows).min(self.rows);
-            self.right_place = if self.rows_per_unit < self.rows { Place::Workspace } else { Place::Scratch };
+            self.cut_rows(&blocks);
         } else {
-            let limit = (RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1);
-            // Neighbouring panels are packed from the same rows: one alone would use two cache lines of each.
-            let together = (self.panels / FEWEST_UNITS).clamp(1, PANELS_TOGETHER);
-            self.panels_per_unit = self.panels.div_ceil(wanted).max(together).min(limit);
-            self.left_place = if self.panels_per_unit < self.panels { Place::Workspace } else { Place::Scratch };
+            self.cut_columns(&blocks);
         }
         self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);
-        self.rows_per_block = self.rows_per_sums.min(ROW_BLOCK);
-        self.panels_per_block = match self.right_place {
-            Place::Workspace => self.panels_per_unit.min(PANEL_BLOCK),
-            _ => self.panels_per_unit.min((RIGHT_BLOCK / (self.depth_per_block * self.tile.columns())).max(1)),
-        };
+        self.rows_per_block = self.rows_per_sums.min(blocks.rows);
+        self.panels_per_block = self.panels_per_unit.min(match self.right_place {
+            Place::Workspace => blocks.summed_panels,
+            _ => blocks.packed_panels,
+        });
+    }
+
+    fn cut_rows(&mut self, blocks: &Blocks) {
+        let least = FEWEST_TILES * self.tile.rows;
+        let wanted = self.rows.div_ceil(UNITS_WANTED.div_ceil(self.batch)).clamp(least, ROWS_CUT);
+        if wanted < self.rows {
+            let side = Side { pieces: self.row_tiles(), batch: self.batch, cost: COST_OF_ROWS };
+            let most = (blocks.rows / self.tile.rows).max(FEWEST_TILES);
+            self.rows_per_unit = (side.unit(FEWEST_TILES..=most) * self.tile.rows).min(self.rows);
+            self.right_place = Place::Workspace;
+        }
+    }
+
+    fn cut_columns(&mut self, blocks: &Blocks) {
+        let side = Side { pieces: self.panels, batch: self.batch, cost: COST_OF_COLUMNS };
+        let whole = (RIGHT_CUT / (self.depth_per_block * self.tile.columns())).max(1);
+        let wanted = self.panels.div_ceil(UNITS_WANTED.div_ceil(self.batch)).min(whole);
+        if wanted < self.panels {
+            self.panels_per_unit = side.unit(1..=blocks.packed_panels.min(self.panels));
+            self.left_place = Place::Workspace;
+        }
     }
 
     pub fn row_blocks(&self) -> u64 {
@@ -293,6 +312,29 @@ impl Plan {
     }
 }
 
+/// How much a second-level cache holds while a unit runs (after Low et al., "Analytical modeling is enough for high-performance
+/// BLIS", 2016, section 4): a block of the left factor that panels of the right one pass by, and sums or panels that stay.
+struct Blocks {
+    /// Rows of the left factor: an eighth of the cache.
+    rows: u64,
+    /// Panels whose sums for these rows are kept: half of it.
+    summed_panels: u64,
+    /// Panels of the right factor that a unit packs for itself: three sixteenths.
+    packed_panels: u64,
+}
+
+impl Blocks {
+    fn new(caches: Caches, tile: Tile, depth: u64) -> Blocks {
+        let floats = caches.second() / 4;
+        let rows = (floats / 8 / DEPTH_BLOCK / tile.rows).max(1) * tile.rows;
+        Blocks {
+            rows,
+            summed_panels: (floats / 2 / (rows * tile.columns())).max(1),
+            packed_panels: (3 * floats / 16 / (depth * tile.columns())).max(1),
+        }
+    }
+}
+
 /// The left factor, if it is an f32 array that the microkernel can walk: rows far apart, the contraction contiguous.
 fn direct(kernel: &Kernel, gemm: &Gemm) -> Option<Direct> {
     let Expr::Load { buffer, index, guard: None } = gemm.exprs.get(gemm.lhs) else { return None };
@@ -349,5 +391,40 @@ fn right_scan(gemm: &Gemm, lanes: u32) -> RightScan {
     match aligned(&gemm.k, lanes.into()) && apart(last_depth - 1) < apart(last_column - 1) {
         true => RightScan::Depth,
         false => RightScan::Columns,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Access, Body, Buffer, Exprs, Store};
+
+    fn product([m, n, k]: [u64; 3]) -> (Kernel, Gemm) {
+        let mut exprs = Exprs::default();
+        let lhs = exprs.load(0, Index::linear([(0, 1), (2, m as i64)]));
+        let rhs = exprs.load(1, Index::linear([(2, n as i64), (1, 1)]));
+        let value = exprs.add(Expr::Accumulator(0));
+        let stores = vec![Store { buffer: 2, index: Index::linear([(0, n as i64), (1, 1)]), value, accumulate: false }];
+        let buffer = |elements, access| Buffer { dtype: DType::F32, elements, access };
+        let buffers = vec![buffer(m * k, Access::Read), buffer(k * n, Access::Read), buffer(m * n, Access::Write)];
+        let precision = Precision::Bf16;
+        let gemm = Gemm { batch: vec![], m: vec![m], n: vec![n], k: vec![k], exprs, lhs, rhs, precision, stores };
+        (Kernel { label: String::new(), buffers, body: Body::Gemm(gemm.clone()) }, gemm)
+    }
+
+    /// The arena is planned before anybody knows the caches, and sums are split where they always are.
+    #[test]
+    fn caches_decide_neither_workspace_nor_depth() {
+        let sizes = [[40, 30, 20], [100, 90, 600], [126, 64, 9], [4096, 384, 1536], [384, 1152, 4096], [96, 7000, 50]];
+        for (kernel, gemm) in sizes.map(product) {
+            for machine in Machine::ALL {
+                let decided = |caches: Caches| {
+                    let plan = Plan::new(&kernel, &gemm, Machine { caches, ..machine });
+                    (plan.workspace_bytes(), plan.depth_per_block, plan.left_place, plan.right_place)
+                };
+                let others = [0, 1 << 18, 1 << 21, u64::MAX].map(|second| decided(Caches::new(second)));
+                assert_eq!(others, [decided(Caches::PORTABLE); 4]);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@
 pub mod device;
 
 use trainc_kernels::{
-    Options, compile, host_isa,
+    Caches, Options, compile, host_isa,
     ir::{Access, Batch, Buffer, DType, Kernel},
     reference::{self, HostBuffer},
 };
@@ -20,7 +20,7 @@ pub fn executable_isas() -> Vec<Isa> {
 
 /// The machine code of a kernel as text.
 pub fn assembly(kernel: &Kernel, isa: Isa) -> String {
-    let texts = trainc_kernels::assembly(std::slice::from_ref(kernel), isa, &Llvm);
+    let texts = trainc_kernels::assembly(std::slice::from_ref(kernel), isa, Caches::PORTABLE, &Llvm);
     texts.unwrap_or_else(|error| panic!("{}: {error}", kernel.label)).remove(0)
 }
 
@@ -34,7 +34,11 @@ pub struct Program {
 
 impl Program {
     pub fn new(kernel: &Kernel, isa: Isa) -> Program {
-        let compiled = compile(std::slice::from_ref(kernel), isa, &Llvm, &Options { threads: 1 })
+        Program::for_caches(kernel, isa, Caches::PORTABLE)
+    }
+
+    pub fn for_caches(kernel: &Kernel, isa: Isa, caches: Caches) -> Program {
+        let compiled = compile(std::slice::from_ref(kernel), isa, &Llvm, &Options { threads: 1, caches })
             .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
         let code = LoadedCode::load(&compiled.objects).expect("the object loads");
         let spec = &compiled.specs[0];
@@ -121,6 +125,25 @@ pub fn check_on(kernel: &Kernel, inputs: &[HostBuffer], tolerance: f64) {
         for (whole, split) in actual.iter().zip(&split) {
             assert!(bits(whole) == bits(split), "{}: the split into tiles changes the result", kernel.label);
         }
+    }
+}
+
+/// Checks that code for other caches gives the bits that code for [`Caches::PORTABLE`] does, and that they decide something.
+pub fn check_caches(kernel: &Kernel, tolerance: f64) {
+    let mut numbers = Numbers(5);
+    let inputs: Vec<HostBuffer> = kernel.buffers.iter().map(|buffer| numbers.buffer(buffer, 1)).collect();
+    check_on(kernel, &inputs, tolerance);
+    for isa in executable_isas() {
+        let result = |caches: Caches| {
+            let program = Program::for_caches(kernel, isa, caches);
+            let mut buffers = inputs.clone();
+            program.run(&mut buffers, 3, 1);
+            (program.scratch_bytes, buffers.iter().map(bits).collect::<Vec<_>>())
+        };
+        let (scratch, expected) = result(Caches::PORTABLE);
+        let others = [0, 256 << 10, 2 << 20, u64::MAX].map(|second| result(Caches::new(second)));
+        assert!(others.iter().all(|(_, actual)| *actual == expected), "{} {isa:?}: other bits", kernel.label);
+        assert!(others.iter().any(|(other, _)| *other != scratch), "{} {isa:?}: caches decide nothing", kernel.label);
     }
 }
 

@@ -151,11 +151,9 @@ impl Plan {
             self.cut_columns(&blocks);
         }
         self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);
-        self.rows_per_block = self.rows_per_sums.min(blocks.rows);
-        self.panels_per_block = self.panels_per_unit.min(match self.right_place {
-            Place::Workspace => blocks.summed_panels,
-            _ => blocks.packed_panels,
-        });
+        self.rows_per_block = evenly(self.rows_per_sums, blocks.rows).next_multiple_of(self.tile.rows).min(self.rows);
+        let most = if self.right_place == Place::Workspace { blocks.summed_panels } else { blocks.packed_panels };
+        self.panels_per_block = evenly(self.panels_per_unit, most);
     }
 
     fn cut_rows(&mut self, blocks: &Blocks) {
@@ -333,6 +331,11 @@ impl Blocks {
             packed_panels: (3 * floats / 16 / (depth * tile.columns())).max(1),
         }
     }
+}
+
+/// Blocks of at most `most`, as equal as they can be: a short last one would read its other factor for little.
+fn evenly(length: u64, most: u64) -> u64 {
+    length.div_ceil(length.div_ceil(most))
 }
 
 /// The left factor, if it is an f32 array that the microkernel can walk: rows far apart, the contraction contiguous.

@@ -17,16 +17,16 @@ use trainc_runtime::artifact::{Isa, KernelSpec, StageSpec};
 /// How to compile.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Threads that the backend may use: the kernels are spread over as many modules, which become one object each.
-    pub threads: usize,
+    /// Modules that the kernels are spread over: each becomes an object, and a backend may make several at once. The number
+    /// shows in the bytes of an artifact, so that it must not follow the machine.
+    pub modules: usize,
     /// The caches of the processor that will run the code; no result depends on them.
     pub caches: Caches,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-        Options { threads, caches: Caches::PORTABLE }
+        Options { modules: 4, caches: Caches::PORTABLE }
     }
 }
 
@@ -103,7 +103,7 @@ pub fn compile(
     options: &Options,
 ) -> Result<Compiled, CodegenError> {
     kernels.iter().try_for_each(verify)?;
-    let count = options.threads.clamp(1, kernels.len().max(1));
+    let count = options.modules.clamp(1, kernels.len().max(1));
     let (mut modules, mut specs) = (Vec::new(), vec![None; kernels.len()]);
     for first in 0..count {
         let (text, part) = module(kernels.iter().enumerate().skip(first).step_by(count), isa, options.caches);

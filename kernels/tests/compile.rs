@@ -33,7 +33,7 @@ fn product(m: u64, n: u64, k: u64) -> Kernel {
 #[test]
 fn objects_are_reproducible_and_their_symbols_unique() {
     let kernels: Vec<Kernel> = [(7, 9, 5), (300, 200, 64), (50, 2000, 300)].map(|(m, n, k)| product(m, n, k)).to_vec();
-    let options = Options { threads: 2, ..Options::default() };
+    let options = Options { modules: 2, ..Options::default() };
     let compiled = compile(&kernels, Isa::X86V3, &Llvm, &options).expect("they compile");
     let again = compile(&kernels, Isa::X86V3, &Llvm, &options).expect("they compile");
     assert!(compiled.objects == again.objects, "the same kernels compile to the same bytes");

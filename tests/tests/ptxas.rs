@@ -140,9 +140,9 @@ fn faults_of(tools: &Path, name: &str, text: &str) -> Vec<String> {
 }
 
 fn examine(tools: &Path, name: &str, compilation: &Compilation, isa: Isa) -> Vec<String> {
-    let options = trainc_kernels::Options { threads: 1, ..trainc_kernels::Options::default() };
+    let options = trainc_kernels::Options { modules: 1, ..trainc_kernels::Options::default() };
     let compiled = trainc_kernels::compile(&compilation.plan.kernels, isa, &Llvm, &options).unwrap();
-    let [ptx] = &compiled.objects[..] else { panic!("one thread makes one module") };
+    let [ptx] = &compiled.objects[..] else { panic!("one module was asked for") };
     let assembled = assemble(tools, ptx, isa);
     let mut faults = Vec::new();
     for (kernel, spec) in compilation.plan.kernels.iter().zip(&compiled.specs) {

@@ -62,7 +62,7 @@ fn emit(compilation: &Compilation, form: Emit, isa: Isa, caches: Caches) -> Resu
 
 /// One module that can be assembled as it is.
 fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
-    let options = Options { threads: 1, ..Options::default() };
+    let options = Options { modules: 1, ..Options::default() };
     let compiled =
         trainc_kernels::compile(&compilation.plan.kernels, isa, &Generator::start(), &options).map_err(Failure::run)?;
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {

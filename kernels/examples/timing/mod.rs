@@ -72,7 +72,7 @@ fn thread_seconds() -> f64 {
 
 /// Seconds of the fastest run of a kernel.
 pub fn best_time(kernel: &Kernel) -> f64 {
-    let options = Options { threads: 1, caches: caches() };
+    let options = Options { modules: 1, caches: caches() };
     let compiled = compile(std::slice::from_ref(kernel), host_isa(), &Llvm, &options).expect("it compiles");
     let code = LoadedCode::load(&compiled.objects).expect("it loads");
     let spec = &compiled.specs[0];

@@ -19,7 +19,7 @@ pub fn counters(kernel: &Kernel) -> Counters {
 /// Runs all stages of a kernel on buffers; panics at the first violation. Blocks and warps run in an order that `seed`
 /// shuffles. Returns what was counted.
 pub fn run(kernel: &Kernel, buffers: &mut [HostBuffer], instance: u64, seed: Option<u64>) -> Counters {
-    let options = Options { threads: 1, ..Options::default() };
+    let options = Options { modules: 1, ..Options::default() };
     let compiled = compile(std::slice::from_ref(kernel), Isa::Sm80, &Llvm, &options)
         .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
     let ptx = String::from_utf8(compiled.objects[0].clone()).expect("PTX is text");

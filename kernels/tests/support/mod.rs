@@ -38,7 +38,7 @@ impl Program {
     }
 
     pub fn for_caches(kernel: &Kernel, isa: Isa, caches: Caches) -> Program {
-        let compiled = compile(std::slice::from_ref(kernel), isa, &Llvm, &Options { threads: 1, caches })
+        let compiled = compile(std::slice::from_ref(kernel), isa, &Llvm, &Options { modules: 1, caches })
             .unwrap_or_else(|error| panic!("{}: {error}", kernel.label));
         let code = LoadedCode::load(&compiled.objects).expect("the object loads");
         let spec = &compiled.specs[0];

@@ -312,32 +312,51 @@ impl Lowering<'_> {
     }
 
     /// The stores of a finished tile.
-    fn epilogue(&mut self, block: &Block, (row, rows): (Value, u64), panel: Value, sums: Value) {
+    fn epilogue(&mut self, block: &Block, rows: (Value, u64), panel: Value, sums: Value) {
+        self.rows_of_tile(block, rows, panel, |lowering, number, place, point| {
+            let offset = lowering.e.b.times(number, lowering.plan.tile.columns());
+            let sums = lowering.e.b.float_at(sums, offset);
+            lowering.by_width(place, |lowering, widths| {
+                let first = lowering.e.b.times(place, lowering.plan.tile.columns());
+                for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
+                    let shift = half as u64 * u64::from(lowering.e.lanes);
+                    let start = lowering.e.b.plus(first, shift);
+                    let mut point = match lowering.gemm.n.is_empty() {
+                        true => point.clone(),
+                        false => point.along(lowering.last_column(), start, *active),
+                    };
+                    let sum = lowering.load_sum(sums, shift, lowering.e.width(&point));
+                    point.set_accumulator(0, sum);
+                    lowering.stores(point);
+                }
+            });
+        });
+    }
+
+    /// Emits for each row of a tile, which may differ in all but the last column var. The body is given the number of the row
+    /// in the tile, and the place of the panel along that var.
+    fn rows_of_tile(
+        &mut self,
+        block: &Block,
+        (row, rows): (Value, u64),
+        panel: Value,
+        emit: impl FnOnce(&mut Self, Value, Value, Point),
+    ) {
         let panel = self.e.b.add(block.panels.start, panel);
-        let [row_vars, column_vars, _] = self.first_vars();
+        let [row_vars, ..] = self.first_vars();
         let (place, point) = self.panel_point(block.point, panel);
-        let last_var = column_vars + self.gemm.n.len().saturating_sub(1) as u32;
         let open = self.e.b.begin_count(rows, &[]);
         let absolute = self.e.b.add(block.rows.start, row);
         let absolute = self.e.b.add(absolute, open.counter);
         let point = self.decode(&point, row_vars, &self.gemm.m, absolute);
-        let offset = self.e.b.times(open.counter, self.plan.tile.columns());
-        let sums = self.e.b.float_at(sums, offset);
-        self.by_width(place, |lowering, widths| {
-            let first = lowering.e.b.times(place, lowering.plan.tile.columns());
-            for (half, active) in widths.iter().enumerate().filter(|(_, active)| **active > 0) {
-                let shift = half as u64 * u64::from(lowering.e.lanes);
-                let start = lowering.e.b.plus(first, shift);
-                let mut point = match lowering.gemm.n.is_empty() {
-                    true => point.clone(),
-                    false => point.along(last_var, start, *active),
-                };
-                let sum = lowering.load_sum(sums, shift, lowering.e.width(&point));
-                point.set_accumulator(0, sum);
-                lowering.stores(point);
-            }
-        });
+        emit(self, open.counter, place, point);
         self.e.b.end_loop(open, &[]);
+    }
+
+    /// The last column variable, if there is one.
+    fn last_column(&self) -> u32 {
+        let [.., depths] = self.first_vars();
+        depths - 1
     }
 
     fn load_sum(&mut self, sums: Value, shift: u64, lanes: u32) -> Value {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Steps of the contraction that a panel takes before the next panel's turn.
-const CHUNK: u64 = 16;
+pub(super) const CHUNK: u64 = 16;
 
 impl Lowering<'_> {
     /// Packs the tiles `begin..end` of a shared factor into the workspace.
@@ -123,9 +123,7 @@ impl Lowering<'_> {
                 };
                 let value = lowering.at_step(&point, lowering.gemm.rhs, step);
                 if half == 0 {
-                    let first = lowering.e.b.times(step, lowering.plan.step.elements());
-                    let mut point = lowering.at_depth(&point, first);
-                    lowering.prefetch_factor(&mut point, lowering.gemm.rhs, CHUNK);
+                    lowering.prefetch_factor(&point, lowering.gemm.rhs, step);
                 }
                 let shift = lowering.e.b.i64(shift as i64);
                 let address = lowering.e.b.float_at(row, shift);
@@ -302,9 +300,7 @@ impl Lowering<'_> {
         let open = self.e.b.begin_steps(depth.size, 1);
         let step = self.e.b.add(depth.start, open.counter);
         let value = self.at_step(&point, self.gemm.lhs, step);
-        let first = self.e.b.times(step, self.plan.step.elements());
-        let mut ahead = self.at_depth(&point, first);
-        self.prefetch_factor(&mut ahead, self.gemm.lhs, CHUNK);
+        self.prefetch_factor(&point, self.gemm.lhs, step);
         let offset = self.e.b.times(open.counter, self.plan.tile.rows);
         let address = self.e.b.float_at(target, offset);
         let mask = self.e.b.mask(self.e.lanes, self.plan.tile.rows as u32);
@@ -330,7 +326,7 @@ impl Lowering<'_> {
         self.factor(&mut point, root)
     }
 
-    fn at_depth(&mut self, point: &Point, k: Value) -> Point {
+    pub(super) fn at_depth(&mut self, point: &Point, k: Value) -> Point {
         let [.., depths] = self.first_vars();
         self.decode(point, depths, &self.gemm.k, k)
     }

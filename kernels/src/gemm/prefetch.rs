@@ -3,7 +3,7 @@
 //! A tile's epilogue touches a few dozen cache lines that were last used in another pass, and packing walks rows that lie
 //! further apart than the processor's own prefetching follows.
 
-use super::{Block, Lowering};
+use super::{Block, Lowering, pack::CHUNK};
 use crate::{
     emit::{builder::Value, point::Point},
     ir::{Expr, ExprId, Index},
@@ -21,34 +21,30 @@ struct Walk {
 
 impl Lowering<'_> {
     /// Asks for what the epilogue of a tile reads and writes; the microkernel leaves the time for it.
-    pub(super) fn prefetch_epilogue(&mut self, block: &Block, (row, rows): (Value, u64), panel: Value) {
+    pub(super) fn prefetch_epilogue(&mut self, block: &Block, rows: (Value, u64), panel: Value) {
         let walks = self.walks_of_epilogue();
         if walks.is_empty() {
             return;
         }
-        let [row_vars, column_vars, _] = self.first_vars();
-        let panel = self.e.b.add(block.panels.start, panel);
-        let (place, point) = self.panel_point(block.point, panel);
-        let column = self.e.b.times(place, self.plan.tile.columns());
-        let point = point.at(column_vars + self.gemm.n.len() as u32 - 1, column);
-        let open = self.e.b.begin_count(rows, &[]);
-        let absolute = self.e.b.add(block.rows.start, row);
-        let absolute = self.e.b.add(absolute, open.counter);
-        let mut point = self.decode(&point, row_vars, &self.gemm.m, absolute);
-        for walk in &walks {
-            self.prefetch_panel(&mut point, walk, 0);
-        }
-        self.e.b.end_loop(open, &[]);
+        self.rows_of_tile(block, rows, panel, |lowering, _, place, point| {
+            let column = lowering.e.b.times(place, lowering.plan.tile.columns());
+            let mut point = point.at(lowering.last_column(), column);
+            walks.iter().for_each(|walk| lowering.prefetch_panel(&mut point, walk, 0));
+        });
     }
 
-    /// Asks for what a factor reads in the columns of a panel, or the rows of a tile, that begin at `point`, `steps` steps
-    /// of the contraction later.
-    pub(super) fn prefetch_factor(&mut self, point: &mut Point, root: ExprId, steps: u64) {
-        let last = (self.gemm.batch.len() + self.gemm.m.len() + self.gemm.n.len() + self.gemm.k.len()) as u32 - 1;
-        let elements = (steps * self.plan.step.elements()) as i64;
+    /// Asks for what a factor reads [`CHUNK`] steps of the contraction after `step`, in the columns of a panel, or the rows of
+    /// a tile, that begin at `point`.
+    pub(super) fn prefetch_factor(&mut self, point: &Point, root: ExprId, step: Value) {
+        let [.., depths] = self.first_vars();
+        let Some(before) = self.gemm.k.len().checked_sub(1) else { return };
+        let k = self.e.b.times(step, self.plan.step.elements());
+        let mut point = self.at_depth(point, k);
+        let ahead = (CHUNK * self.plan.step.elements()) as i64;
         for walk in self.loads(&[root]) {
-            if let Some(stride) = walk.index.stride_of(last, &self.gemm.exprs).filter(|stride| *stride != 0) {
-                self.prefetch_panel(point, &walk, elements * stride);
+            let stride = walk.index.stride_of(depths + before as u32, &self.gemm.exprs);
+            if let Some(stride) = stride.filter(|stride| *stride != 0) {
+                self.prefetch_panel(&mut point, &walk, ahead * stride);
             }
         }
     }
@@ -66,14 +62,14 @@ impl Lowering<'_> {
 
     /// Arrays that the epilogue walks along the columns, and that differ between rows: the others stay in the cache.
     fn walks_of_epilogue(&self) -> Vec<Walk> {
-        let [rows, columns, depths] = self.first_vars();
+        let [rows, columns, _] = self.first_vars();
         if self.gemm.n.is_empty() {
             return Vec::new();
         }
         let values: Vec<ExprId> = self.gemm.stores.iter().map(|store| store.value).collect();
         let stores =
             self.gemm.stores.iter().map(|store| Walk { buffer: store.buffer, index: store.index.clone(), write: true });
-        let along = |index: &Index| index.stride_of(depths - 1, &self.gemm.exprs) == Some(1);
+        let along = |index: &Index| index.stride_of(self.last_column(), &self.gemm.exprs) == Some(1);
         let differs = |index: &Index| (rows..columns).any(|row| index.mentions(row));
         let walks = self.loads(&values).into_iter().chain(stores);
         walks.filter(|walk| walk.index.values().is_empty() && along(&walk.index) && differs(&walk.index)).collect()

@@ -26,7 +26,7 @@ impl Observer for Lines {
 }
 
 fn train_in(artifact: &str, directory: &str) -> Result<()> {
-    let (directory, artifact, options) = match std::path::Path::new(directory).join("run.json").exists() {
+    let (directory, artifact, options) = match RunDirectory::exists(directory) {
         true => RunDirectory::open(directory)?,
         false => {
             let (artifact, options) = (Artifact::read(artifact)?, Options::default());

@@ -52,7 +52,8 @@ pub fn aside(path: &Path, purpose: &str) -> PathBuf {
     path.with_file_name(format!(".{name}.{purpose}"))
 }
 
-fn parent(path: &Path) -> &Path {
+/// The folder that a path lies in; the current one for a bare name.
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

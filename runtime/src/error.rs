@@ -58,7 +58,7 @@ pub enum Error {
         what: String,
         /// NaN or an infinity.
         value: f64,
-        /// The update that showed it, counted from 0.
+        /// The update that showed it, counted from 1.
         step: u32,
     },
     /// The caller asked for something that is not there or makes no sense.

@@ -67,7 +67,7 @@ mod train;
 
 pub use error::{Error, Result};
 pub use numbers::{Numbers, Values};
-pub use run_directory::{RunDirectory, load_newest};
+pub use run_directory::{Earlier, NewRun, RunDirectory, load_newest};
 pub use session::{Batch, GenerateOptions, Options, Privacy, Session};
 pub use train::{Outcome, train};
 

@@ -1,5 +1,6 @@
 //! Training to the end of the horizon: steps, evaluations, checkpoints, reports.
 
+use crate::artifact::Duration;
 use crate::error::{Error, Result};
 use crate::numbers::Numbers;
 use crate::report::{EventFile, MetricsFile, Observer, Progress, Summary, Timing};
@@ -31,7 +32,8 @@ impl Outcome {
 /// Trains from where the session stands to its horizon.
 ///
 /// With a directory, metrics, events, checkpoints and the summary go there. `stop` may be set from elsewhere (a signal
-/// handler): the step at hand is finished and saved first.
+/// handler): the step at hand is finished and saved first. A program that does not say when to save is saved every
+/// [`Options::autosave`](crate::Options::autosave), if there is a directory. A run that is finished stays as it is.
 ///
 /// # Errors
 /// When data, files or numbers fail. The newest checkpoint is then still the last good state.
@@ -41,17 +43,21 @@ pub fn train(
     observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Outcome> {
+    if let Some(summary) = directory.and_then(|directory| directory.finished(session)) {
+        return Ok(Outcome::Finished(summary));
+    }
     session.open_data()?;
     let steps = session.horizon()?;
     if let Some(directory) = directory {
-        directory.fix_horizon(steps)?;
+        directory.keep(steps, session.base())?;
     }
     let files = directory.map(|directory| Files::open(directory, session.steps_done())).transpose()?;
     if let Some(files) = &files {
         session.count_lost_steps(files.metrics.cut());
     }
     let timing = Timing::with_capacity(steps - session.steps_done().min(steps));
-    let mut training = Training { steps, saved: session.steps_done(), session, files, observer, timing, valid: None };
+    let saved = Saved { step: session.steps_done(), at: Instant::now() };
+    let mut training = Training { steps, saved, session, files, observer, timing, valid: None };
     training.observer.started(training.session);
     training.warn_of_seed()?;
     training.warn_of_budget()?;
@@ -62,21 +68,26 @@ pub fn train(
 struct Files<'a> {
     directory: &'a RunDirectory,
     metrics: MetricsFile,
-    events: EventFile,
+    /// There is none before the first step, so that a run that makes no step leaves no file.
+    events: Option<EventFile>,
 }
 
 impl<'a> Files<'a> {
     fn open(directory: &'a RunDirectory, step: u32) -> Result<Self> {
         directory.checkpoints().tidy()?;
-        Ok(Self { directory, metrics: directory.metrics(step)?, events: directory.events()? })
+        Ok(Self { directory, metrics: directory.metrics(step)?, events: None })
     }
 
     fn append(&mut self, step: u32, numbers: &Numbers, valid: Option<&Numbers>, seconds: f64) -> Result<()> {
         let written = self.metrics.append(step, numbers, valid, seconds * 1e3);
         written.map_err(self.directory.io("metrics.jsonl"))?;
-        let mut written = self.events.append(step, "", numbers);
+        let events = match &mut self.events {
+            Some(events) => events,
+            none => none.insert(self.directory.events(step)?),
+        };
+        let mut written = events.append(step, "", numbers);
         if let (Ok(()), Some(valid)) = (&written, valid) {
-            written = self.events.append(step, "valid_", valid);
+            written = events.append(step, "valid_", valid);
         }
         written.map_err(self.directory.io("tensorboard"))
     }
@@ -91,8 +102,15 @@ struct Training<'a> {
     timing: Timing,
     /// The last evaluation.
     valid: Option<Numbers>,
-    /// Updates that the newest checkpoint holds.
-    saved: u32,
+    saved: Saved,
+}
+
+/// The newest checkpoint of a run.
+struct Saved {
+    /// Updates that it holds.
+    step: u32,
+    /// When it was written; at first, when training began.
+    at: Instant,
 }
 
 impl Training<'_> {
@@ -136,9 +154,9 @@ impl Training<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        let step = self.session.steps_done();
         let begin = Instant::now();
         self.session.step()?;
+        let step = self.session.steps_done();
         let seconds = begin.elapsed().as_secs_f64();
         self.timing.add(seconds);
         self.show(step, seconds);
@@ -152,8 +170,15 @@ impl Training<'_> {
         let valid = if self.evaluation_is_due()? { self.evaluate()? } else { None };
         self.append(step, valid.as_ref(), seconds)?;
         self.valid = valid.or(self.valid.take());
-        let checkpoint_every = self.session.manifest().train.checkpoint_every;
-        if self.session.completes(checkpoint_every)? { self.save() } else { Ok(()) }
+        if self.checkpoint_is_due()? { self.save() } else { Ok(()) }
+    }
+
+    /// Every so often; by the clock where the program does not say how often.
+    fn checkpoint_is_due(&mut self) -> Result<bool> {
+        match self.session.manifest().train.checkpoint_every {
+            Duration::Steps(0) => Ok(self.saved.at.elapsed() >= self.session.autosave()),
+            every => self.session.completes(every),
+        }
     }
 
     fn show(&mut self, step: u32, seconds: f64) {
@@ -191,13 +216,13 @@ impl Training<'_> {
     fn save(&mut self) -> Result<()> {
         let step = self.session.steps_done();
         let Some(files) = &self.files else { return Ok(()) };
-        if self.saved == step {
+        if self.saved.step == step {
             return Ok(());
         }
         let checkpoints = files.directory.checkpoints();
         let path = checkpoints.path(step);
         self.session.save(&path)?;
-        self.saved = step;
+        self.saved = Saved { step, at: Instant::now() };
         // Only now that a newer one is safe may older ones go.
         checkpoints.tidy()?;
         self.observer.saved(step, &path);
@@ -206,9 +231,13 @@ impl Training<'_> {
 
     fn summarise(&mut self) -> Result<Summary> {
         let summary = Summary::of(self.session, self.valid.as_ref(), &self.timing)?;
-        if let Some(files) = &self.files {
-            files.directory.write_summary(&summary)?;
+        let Some(files) = &self.files else { return Ok(summary) };
+        // Where no step was made, none was timed: what an earlier process measured stays.
+        let earlier = files.directory.summary().filter(|earlier| earlier.is_of_the_same_state(&summary));
+        if let (true, Some(earlier)) = (self.timing.is_empty(), earlier) {
+            return Ok(earlier);
         }
+        files.directory.write_summary(&summary)?;
         Ok(summary)
     }
 }

@@ -46,7 +46,7 @@ fn poisson(rate: f64) -> Sampling {
 
 /// Starts or continues a run.
 fn run(artifact: &Artifact, base: &Path, out: &Path, observer: &mut dyn Observer) -> Result<Outcome> {
-    let (directory, options) = match out.join("run.json").exists() {
+    let (directory, options) = match RunDirectory::exists(out) {
         true => {
             let (directory, _, kept) = RunDirectory::open(out)?;
             (directory, kept)
@@ -202,7 +202,7 @@ fn every_report_says_what_has_been_spent_and_resuming_goes_on_with_it() {
     assert_eq!(outcome.summary().get("epsilon"), Some(&cost(0.1, 20).into()));
     assert_eq!(outcome.summary().get("noise"), Some(&"philox".into()));
     killed_at(3, &artifact, base.path(), &torn);
-    killed_at(12, &artifact, base.path(), &torn);
+    killed_at(13, &artifact, base.path(), &torn);
     run(&artifact, base.path(), &torn, &mut ()).unwrap();
     let told = |out: &Path| {
         metrics(out).iter().map(|line| format!("{} {}", line["epsilon"], line["loss"])).collect::<Vec<_>>()
@@ -220,13 +220,16 @@ fn a_run_ends_with_its_budget_and_stays_there() {
     let budget = (cost(0.1, 7) + cost(0.1, 8)) / 2.0;
     let artifact = program(base.path(), |private| private.epsilon = Some(budget));
     let out = base.path().join("out");
+    let mut written = Vec::new();
     for _ in 0..2 {
         let outcome = run(&artifact, base.path(), &out, &mut ()).unwrap();
         let Outcome::BudgetSpent(summary) = outcome else { panic!("the budget is for 7 steps: {outcome:?}") };
         assert_eq!((summary.get("steps_done"), summary.get("epsilon")), (Some(&7.into()), Some(&cost(0.1, 7).into())));
         assert_eq!(metrics(&out).len(), 7);
+        written.push(fs::read_to_string(out.join("summary.json")).unwrap());
         assert!(out.join("checkpoints/step-000007").exists(), "what was reached is saved");
     }
+    assert_eq!(written[0], written[1], "what was measured stays");
     let mut spent = session(base.path(), artifact);
     load_newest(&out, &mut spent).unwrap();
     let error = spent.step().unwrap_err().to_string();
@@ -271,8 +274,8 @@ fn secure_runs_draw_other_samples_each_time_and_count_steps_that_were_lost() {
     };
     assert_ne!(sums(0), sums(1), "not even with the same seed");
     let out = base.path().join("out");
-    killed_at(12, &artifact, base.path(), &out);
-    // Steps 10 and 11 have been told of and are made again; step 12 had not been.
+    killed_at(13, &artifact, base.path(), &out);
+    // Steps 11 and 12 have been told of and are made again; step 13 had not been.
     let outcome = run(&artifact, base.path(), &out, &mut ()).unwrap();
     assert_eq!(outcome.summary().get("epsilon"), Some(&cost(0.3, 22).into()));
     assert_eq!(outcome.summary().get("noise"), Some(&"chacha20".into()));

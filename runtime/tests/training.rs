@@ -1,5 +1,7 @@
 //! Whole runs in a directory: reports, checkpoints, interruption, resumption, and what goes wrong.
 
+#[path = "training/run_directory.rs"]
+mod run_directory;
 mod support;
 
 use std::fs;
@@ -45,7 +47,7 @@ fn options(base: &Path, threads: usize) -> Options {
 
 /// Starts or continues a run.
 fn run(artifact: &Artifact, base: &Path, out: &Path, threads: usize, observer: &mut dyn Observer) -> Result<Outcome> {
-    let (directory, options) = match out.join("run.json").exists() {
+    let (directory, options) = match RunDirectory::exists(out) {
         true => {
             let (directory, _, kept) = RunDirectory::open(out)?;
             (directory, Options { threads: Some(threads), ..kept })
@@ -100,9 +102,9 @@ fn a_run_leaves_metrics_events_checkpoints_and_a_summary() {
     assert!(matches!(outcome, Outcome::Finished(_)));
     let lines = metrics(&out);
     assert_eq!(lines.len(), 20);
-    assert!(lines.iter().enumerate().all(|(i, line)| line["step"] == i && line["loss"].is_f64()));
+    assert!(lines.iter().enumerate().all(|(i, line)| line["step"] == i + 1 && line["loss"].is_f64()));
     let evaluated: Vec<_> = lines.iter().filter(|line| line["valid_loss"].is_f64()).map(|line| &line["step"]).collect();
-    assert_eq!(evaluated, [4, 9, 14, 19]);
+    assert_eq!(evaluated, [5, 10, 15, 20]);
     assert!(lines[19]["valid_loss"].as_f64().unwrap() < lines[4]["valid_loss"].as_f64().unwrap());
     let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
     assert_eq!(summary["loss"], lines[19]["loss"]);
@@ -120,7 +122,7 @@ fn a_run_leaves_metrics_events_checkpoints_and_a_summary() {
 #[test]
 fn threads_and_interruptions_leave_no_trace() {
     type Program = fn(&Path) -> Artifact;
-    for (program, kills) in [(text_program as Program, [3, 7, 18]), (table_program, [0, 12, 19])] {
+    for (program, kills) in [(text_program as Program, [4, 8, 19]), (table_program, [1, 13, 20])] {
         let base = tempfile::tempdir().unwrap();
         let artifact = program(base.path());
         let whole = base.path().join("whole");
@@ -155,7 +157,7 @@ fn a_stopped_run_saves_and_continues() {
     {
         let directory = RunDirectory::create(&parts, &artifact, &options(base.path(), 2)).unwrap();
         let mut session = Session::new(artifact.clone(), &options(base.path(), 2)).unwrap();
-        let outcome = train(&mut session, Some(&directory), &mut Stopper(6, &stop), &stop).unwrap();
+        let outcome = train(&mut session, Some(&directory), &mut Stopper(7, &stop), &stop).unwrap();
         assert!(matches!(&outcome, Outcome::Stopped(summary) if summary.get("steps_done") == Some(&7.into())));
         assert_eq!(directory.newest_checkpoint().unwrap().0, 7);
     }
@@ -175,7 +177,7 @@ fn divergence_stops_the_run_and_keeps_the_last_good_checkpoint() {
     artifact.manifest.data =
         Some(DataSpec { name: "Nothing".into(), source: hash, valid_fraction: 0.0, shuffle: false });
     let error = run(&artifact, base.path(), &out, 1, &mut ()).unwrap_err();
-    assert!(error.exit_code() == 3 && error.to_string().starts_with("the loss is inf at step 3"), "{error}");
+    assert!(error.exit_code() == 3 && error.to_string().starts_with("the loss is inf at step 4"), "{error}");
     assert_eq!(checkpoint::Checkpoints::new(out.join("checkpoints"), 0).list().unwrap().len(), 1);
     assert_eq!(metrics(&out)[3]["loss"], serde_json::Value::Null);
     let mut session = Session::new(artifact, &options(base.path(), 1)).unwrap();
@@ -202,7 +204,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_one_before() {
     let artifact = table_program(base.path());
     let (whole, hurt) = (base.path().join("whole"), base.path().join("hurt"));
     run(&artifact, base.path(), &whole, 1, &mut ()).unwrap();
-    killed_at(12, &artifact, base.path(), &hurt);
+    killed_at(13, &artifact, base.path(), &hurt);
     let newest = hurt.join("checkpoints/step-000010/tensors.safetensors");
     fs::write(&newest, &fs::read(&newest).unwrap()[..50]).unwrap();
     let mut warnings = Warnings::default();

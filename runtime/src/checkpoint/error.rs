@@ -45,8 +45,8 @@ pub enum CheckpointError {
         /// What it says.
         found: u32,
     },
-    /// Intact, but not of this program.
-    #[error("{} does not belong to this program: {reason}", path.display())]
+    /// Intact, but of another program, run or step.
+    #[error("{} does not belong here: {reason}", path.display())]
     Foreign {
         /// The checkpoint.
         path: PathBuf,

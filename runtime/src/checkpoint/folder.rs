@@ -1,7 +1,6 @@
 //! The folder in which a run keeps its checkpoints.
 
 use super::{CheckpointError, Opened, open};
-use crate::artifact::Manifest;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,14 +40,19 @@ impl Checkpoints {
         Ok(found)
     }
 
-    /// The newest checkpoint that is intact and belongs to the program, and why newer ones were passed over.
+    /// The newest checkpoint that is intact, of the step that its name says, and `fits`, and why newer ones were passed
+    /// over.
     ///
     /// # Errors
     /// When there are checkpoints but none can be used: the newest one's fault.
-    pub fn latest(&self, manifest: &Manifest) -> Result<Option<(Opened, Vec<CheckpointError>)>, CheckpointError> {
+    pub fn latest(
+        &self,
+        fits: impl Fn(&Opened) -> Result<(), CheckpointError>,
+    ) -> Result<Option<(Opened, Vec<CheckpointError>)>, CheckpointError> {
         let mut faults = Vec::new();
-        for (_, path) in self.list()?.into_iter().rev() {
-            match open(&path).and_then(|opened| opened.check(manifest).map(|()| opened)) {
+        for (step, path) in self.list()?.into_iter().rev() {
+            let opened = open(&path).and_then(|opened| opened.check_step(step).map(|()| opened));
+            match opened.and_then(|opened| fits(&opened).map(|()| opened)) {
                 Ok(opened) => return Ok(Some((opened, faults))),
                 Err(fault) => faults.push(fault),
             }

@@ -146,12 +146,20 @@ impl Opened {
     /// # Errors
     /// When the program differs, or its tensors do.
     pub fn check(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
-        let foreign = |reason: String| CheckpointError::Foreign { path: self.path.clone(), reason };
         if self.state.program_digest != manifest.program_digest {
             let (theirs, ours) = (&self.state.program, &manifest.name);
-            return Err(foreign(format!("it was written by another program or version of it ({theirs}, not {ours})")));
+            let reason = format!("it was written by another program or version of it ({theirs}, not {ours})");
+            return Err(self.foreign(reason));
         }
-        self.tensors.check(&manifest.tensors).map_err(foreign)
+        self.tensors.check(&manifest.tensors).map_err(|reason| self.foreign(reason))
+    }
+
+    /// Whether it stands at the step that the name of its directory says.
+    pub(crate) fn check_step(&self, step: u32) -> Result<(), CheckpointError> {
+        match self.state.step == step {
+            true => Ok(()),
+            false => Err(self.foreign(format!("it is the state after step {}", self.state.step))),
+        }
     }
 
     /// Whether it has all parameters of a program, whatever program wrote it.
@@ -160,8 +168,22 @@ impl Opened {
     /// When one is missing or has another shape.
     pub fn check_parameters(&self, manifest: &Manifest) -> Result<(), CheckpointError> {
         let parameters = manifest.tensors.iter().filter(|tensor| matches!(tensor.kind, TensorKind::Parameter { .. }));
-        let foreign = |reason: String| CheckpointError::Foreign { path: self.path.clone(), reason };
-        self.tensors.check_has(parameters).map_err(foreign)
+        self.tensors.check_has(parameters).map_err(|reason| self.foreign(reason))
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its tensors in the order of their names: name, type as safetensors writes it, shape.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
+        self.tensors.iter()
+    }
+
+    /// The complaint that it is intact, but not what is looked for.
+    pub(crate) fn foreign(&self, reason: String) -> CheckpointError {
+        CheckpointError::Foreign { path: self.path.clone(), reason }
     }
 
     /// The complaint that what it says of the run cannot be used.

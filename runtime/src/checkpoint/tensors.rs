@@ -143,6 +143,11 @@ impl TensorFile {
         Ok(())
     }
 
+    /// Name, type and shape of each tensor, in the order of names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info.dtype.to_string(), &info.shape[..]))
+    }
+
     pub(super) fn read(&self, name: &str, out: &mut [u8]) -> io::Result<()> {
         let info = self.tensors.get(name).ok_or(io::ErrorKind::NotFound)?;
         self.file.read_exact_at(out, self.data_begin + info.data_offsets.0 as u64)

@@ -1,9 +1,9 @@
 //! `metrics.jsonl`: one line per step, complete as soon as the step is.
 //!
 //! ```json
-//! {"step":199,"loss":2.31,"grad_norm":0.8,"valid_loss":2.35,"ms":41.2}
+//! {"step":200,"loss":2.31,"grad_norm":0.8,"valid_loss":2.35,"ms":41.2}
 //! ```
-//! `step` counts from 0 and `loss` is that of the step's batch before its update; `valid_*`, where the step was
+//! `step` counts from 1 and `loss` is that of the step's batch before its update; `valid_*`, where the step was
 //! followed by an evaluation, belongs to the parameters after it. Numbers that are not finite are `null`.
 //!
 //! Private training adds `epsilon`, spent after the step, and `non_finite`, the samples left out so far. The guarantee is for
@@ -29,14 +29,14 @@ struct Line {
 }
 
 impl MetricsFile {
-    /// Opens or creates the file for a run that continues with step `step`: lines from there on, and whatever cannot
-    /// be read (the torn end of a killed process), are cut off.
+    /// Opens or creates the file for a run that has made `done` steps: lines of later ones, and whatever cannot be read
+    /// (the torn end of a killed process), are cut off.
     ///
     /// # Errors
     /// From the file system.
-    pub fn open(path: &Path, step: u32) -> io::Result<Self> {
+    pub fn open(path: &Path, done: u32) -> io::Result<Self> {
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        let end = end_of_steps_before(step, &file)?;
+        let end = end_of_step(done, &file)?;
         file.seek(SeekFrom::Start(end))?;
         let cut = BufReader::new(&file).split(b'\n').count() as u64;
         file.set_len(end)?;
@@ -75,14 +75,14 @@ fn write_member(line: &mut String, prefix: &str, name: &str, value: f64) {
     let _ = write!(line, ",{name}:{value}");
 }
 
-fn end_of_steps_before(step: u32, file: &File) -> io::Result<u64> {
+fn end_of_step(done: u32, file: &File) -> io::Result<u64> {
     let mut reader = BufReader::new(file);
     let (mut end, mut line) = (0, Vec::new());
     loop {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line)?;
         let complete = line.ends_with(b"\n");
-        let belongs = serde_json::from_slice::<Line>(&line).is_ok_and(|line| line.step < step);
+        let belongs = serde_json::from_slice::<Line>(&line).is_ok_and(|line| line.step <= done);
         if !complete || !belongs {
             return Ok(end);
         }
@@ -107,18 +107,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut metrics = MetricsFile::open(&path, 0).unwrap();
-        for step in 0..4 {
-            metrics.append(step, &numbers(f64::from(step) + 0.5), None, 1.25).unwrap();
+        for step in 1..=4 {
+            metrics.append(step, &numbers(f64::from(step) - 0.5), None, 1.25).unwrap();
         }
-        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":4,\"lo").unwrap();
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":5,\"lo").unwrap();
         let mut metrics = MetricsFile::open(&path, 2).unwrap();
         assert_eq!(metrics.cut(), 3);
-        metrics.append(2, &numbers(f64::NAN), Some(&numbers(7.0)), 0.5).unwrap();
+        metrics.append(3, &numbers(f64::NAN), Some(&numbers(7.0)), 0.5).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text,
-            "{\"step\":0,\"loss\":0.5,\"ms\":1.25}\n{\"step\":1,\"loss\":1.5,\"ms\":1.25}\n\
-             {\"step\":2,\"loss\":null,\"valid_loss\":7.0,\"ms\":0.5}\n"
+            "{\"step\":1,\"loss\":0.5,\"ms\":1.25}\n{\"step\":2,\"loss\":1.5,\"ms\":1.25}\n\
+             {\"step\":3,\"loss\":null,\"valid_loss\":7.0,\"ms\":0.5}\n"
         );
     }
 }

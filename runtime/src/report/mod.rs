@@ -16,7 +16,7 @@ use std::path::Path;
 /// One update, as it is shown.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// The update's number, counted from 0; its loss is that before the update.
+    /// The update's number, counted from 1; its loss is that before the update.
     pub step: u32,
     /// The horizon.
     pub steps: u32,

@@ -33,6 +33,11 @@ impl Timing {
         self.count += 1;
     }
 
+    /// Whether no step was made.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Steps per second, evaluation and saving left out.
     pub fn steps_per_second(&self) -> Option<f64> {
         (self.total > 0.0).then(|| self.count as f64 / self.total)
@@ -104,6 +109,18 @@ impl Summary {
     /// One line of JSON.
     pub fn to_line(&self) -> String {
         self.0.to_string()
+    }
+
+    /// Reads the file; `None` if there is none, or it cannot be read.
+    pub fn read(path: &Path) -> Option<Self> {
+        let json: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        json.is_object().then_some(Self(json))
+    }
+
+    /// Whether both are about the same state of the same run.
+    pub fn is_of_the_same_state(&self, other: &Self) -> bool {
+        let members = ["program_digest", "seed", "steps", "steps_done", "epsilon", "non_finite"];
+        members.iter().all(|name| self.get(name) == other.get(name))
     }
 
     /// Writes the file, atomically.

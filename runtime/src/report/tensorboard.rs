@@ -3,7 +3,10 @@
 //! A file is a sequence of records `length: u64, masked crc32c of length: u32, data, masked crc32c of data: u32`
 //! (tensorflow/core/lib/io/record_writer.h); the data are `Event` messages in the protocol buffers encoding
 //! (tensorflow/core/util/event.proto): `wall_time` = 1 (double), `step` = 2 (int64), `file_version` = 3 (string),
-//! `summary` = 5 { `value` = 1 { `tag` = 1 (string), `simple_value` = 2 (float) } }.
+//! `summary` = 5 { `value` = 1 { `tag` = 1 (string), `simple_value` = 2 (float) } }, `session_log` = 7 { `status` = 1 (enum) }.
+//!
+//! Each file begins with a session log whose status is `START` at the first step that it will hold. Readers drop what
+//! earlier files say of that step and later ones: those steps are made again after a run was killed.
 
 use crate::numbers::Numbers;
 use std::fs::File;
@@ -17,6 +20,12 @@ const FIXED64: u64 = 1;
 const BYTES: u64 = 2;
 const FIXED32: u64 = 5;
 
+/// `SessionLog.SessionStatus.START`.
+const START: u64 = 1;
+
+/// How names of event files begin; the time in seconds follows.
+const PREFIX: &str = "events.out.tfevents.";
+
 /// An event file, open for appending.
 pub struct EventFile {
     file: File,
@@ -26,17 +35,19 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// Creates a file in `folder` (created if need be) under a name that TensorBoard recognises. A run that continues
-    /// writes a further file beside the older ones.
+    /// Creates a file for `step` and later ones in `folder` (created if need be), under a name that TensorBoard recognises.
+    /// A run that continues writes a further file beside the older ones, behind them in the order of names even if the
+    /// clock was set back.
     ///
     /// # Errors
     /// From the file system.
-    pub fn create(folder: &Path) -> io::Result<Self> {
+    pub fn create(folder: &Path, step: u32) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let now = wall_time();
+        let second = (now as u64).max(newest_second(folder)?);
         let mut index = 0;
         let file = loop {
-            let path = folder.join(format!("events.out.tfevents.{:010}.trainc.{index}", now as u64));
+            let path = folder.join(format!("{PREFIX}{second:010}.trainc.{index:03}"));
             match File::options().write(true).create_new(true).open(path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => index += 1,
                 file => break file?,
@@ -46,7 +57,24 @@ impl EventFile {
         double(&mut events.event, 1, now);
         bytes(&mut events.event, 3, b"brain.Event:2");
         events.write_event()?;
+        events.write_start(step)?;
         Ok(events)
+    }
+
+    fn write_start(&mut self, step: u32) -> io::Result<()> {
+        self.value.clear();
+        key(&mut self.value, 1, VARINT);
+        varint(&mut self.value, START);
+        self.begin_event(step);
+        bytes(&mut self.event, 7, &self.value);
+        self.write_event()
+    }
+
+    fn begin_event(&mut self, step: u32) {
+        self.event.clear();
+        double(&mut self.event, 1, wall_time());
+        key(&mut self.event, 2, VARINT);
+        varint(&mut self.event, u64::from(step));
     }
 
     /// Appends the numbers of a step, each under `prefix` and its name.
@@ -65,10 +93,7 @@ impl EventFile {
             self.value.extend((value as f32).to_le_bytes());
             bytes(&mut self.summary, 1, &self.value);
         }
-        self.event.clear();
-        double(&mut self.event, 1, wall_time());
-        key(&mut self.event, 2, VARINT);
-        varint(&mut self.event, u64::from(step));
+        self.begin_event(step);
         bytes(&mut self.event, 5, &self.summary);
         self.write_event()
     }
@@ -82,6 +107,17 @@ impl EventFile {
         record.extend(masked_crc32c(&self.event).to_le_bytes());
         self.file.write_all(&record)
     }
+}
+
+/// The time in the name of the newest event file; 0 without one.
+fn newest_second(folder: &Path) -> io::Result<u64> {
+    let mut newest = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name();
+        let second = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('.').next()?.parse().ok());
+        newest = newest.max(second.unwrap_or(0));
+    }
+    Ok(newest)
 }
 
 fn wall_time() -> f64 {
@@ -158,8 +194,8 @@ mod tests {
         let output = OutputBinding { name: "loss".into(), dtype: DType::F32, shape: vec![], offset: 0 };
         let mut numbers = Numbers::of(&[output]);
         numbers.values_mut()[0] = 2.5;
-        EventFile::create(folder.path()).unwrap().append(300, "valid_", &numbers).unwrap();
-        EventFile::create(folder.path()).unwrap();
+        EventFile::create(folder.path(), 300).unwrap().append(300, "valid_", &numbers).unwrap();
+        EventFile::create(folder.path(), 301).unwrap();
         let mut paths: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         assert_eq!(paths.len(), 2, "a second writer gets its own file");
@@ -175,7 +211,9 @@ mod tests {
             rest = &rest[16 + length..];
         }
         assert!(events[0].ends_with(b"\x1a\x0dbrain.Event:2"));
+        // step = 300; session log of 2 bytes with status 1.
+        assert_eq!(&events[1][9..], b"\x10\xac\x02\x3a\x02\x08\x01");
         // step = 300; summary of 19 bytes with one value of 17: a tag of 10 bytes and the float 2.5.
-        assert_eq!(&events[1][9..], b"\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0avalid_loss\x15\x00\x00\x20\x40");
+        assert_eq!(&events[2][9..], b"\x10\xac\x02\x2a\x13\x0a\x11\x0a\x0avalid_loss\x15\x00\x00\x20\x40");
     }
 }

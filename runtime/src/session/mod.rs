@@ -9,8 +9,8 @@ pub use generate::GenerateOptions;
 pub use private::Privacy;
 
 use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
-use crate::artifact::{InputBinding, Source};
-use crate::checkpoint::{self, Opened, State};
+use crate::artifact::{InputBinding, Sampling, Source};
+use crate::checkpoint::{self, CheckpointError, Opened, State};
 use crate::data::{Data, Need, Split, Tokenizer};
 use crate::device::{Device, Place};
 use crate::error::{Error, Result};
@@ -38,7 +38,13 @@ pub struct Options {
     pub isa: Option<Isa>,
     /// Which machine executes.
     pub device: Place,
+    /// How long a run goes on unsaved whose program does not say when to save; by default ten minutes. It has no
+    /// influence on results.
+    pub autosave: Option<std::time::Duration>,
 }
+
+/// The default of [`Options::autosave`].
+const AUTOSAVE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// A loaded program with its memory.
 pub struct Session {
@@ -48,6 +54,7 @@ pub struct Session {
     /// The horizon; `None` while it depends on data that is not open yet.
     steps: Option<u32>,
     base: PathBuf,
+    autosave: std::time::Duration,
     /// Updates made.
     step: u32,
     /// Training records consumed.
@@ -95,6 +102,7 @@ impl Session {
             seed: options.seed.unwrap_or(manifest.train.seed),
             steps: options.steps.or(fixed_steps(&manifest)),
             base: options.base.clone().unwrap_or_else(|| PathBuf::from(".")),
+            autosave: options.autosave.unwrap_or(AUTOSAVE),
             step: 0,
             position: 0,
             data: None,
@@ -187,6 +195,16 @@ impl Session {
     /// The seed of every draw but those of secure private training.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Where relative paths of the program's data start.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// How long a run goes on unsaved whose program does not say when to save.
+    pub(crate) fn autosave(&self) -> std::time::Duration {
+        self.autosave
     }
 
     /// Opens the program's data now rather than at the first step, so that its faults show early.
@@ -445,7 +463,7 @@ impl Session {
         for &(tensor, bytes) in tensors {
             if let Some(value) = float_check::first_not_finite(tensor.dtype, bytes) {
                 let what = format!("an element of `{}`", tensor.name);
-                return Err(Error::Diverged { what, value, step: self.step.saturating_sub(1) });
+                return Err(Error::Diverged { what, value, step: self.step });
             }
         }
         Ok(())
@@ -465,7 +483,7 @@ impl Session {
     /// # Errors
     /// As [`Session::load`].
     pub fn restore(&mut self, opened: &Opened) -> Result<()> {
-        opened.check(&self.manifest)?;
+        self.check(opened)?;
         let state = opened.state();
         if let Some(private) = &mut self.private {
             let account = state.controllers.get(PRIVACY);
@@ -479,6 +497,27 @@ impl Session {
             *value = state.numbers.get(slot).copied().unwrap_or(0.0);
         }
         Ok(())
+    }
+
+    /// Whether a checkpoint is one of this program, at a position in the data that its step can have.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(crate) fn check(&self, opened: &Opened) -> Result<(), CheckpointError> {
+        opened.check(&self.manifest)?;
+        let State { step, position, .. } = *opened.state();
+        let rows = self.manifest.entry("step").map_or(0, batch_size);
+        let read = u64::from(step) * rows;
+        let is_possible = match self.manifest.private.as_ref().map(|private| &private.sampling) {
+            None => position == read,
+            Some(Sampling::Poisson { .. }) => position == 0,
+            // Batches that the caller drew are not read from the data.
+            Some(Sampling::Shuffled) => position <= read && position.is_multiple_of(rows.max(1)),
+        };
+        match is_possible {
+            true => Ok(()),
+            false => Err(opened.foreign(format!("after step {step} no run stands at record {position} of its data"))),
+        }
     }
 
     /// Starts from the parameters of a checkpoint of any program that has them: for fine-tuning. Optimizer state, step and

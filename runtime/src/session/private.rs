@@ -281,7 +281,7 @@ impl Session {
             self.run_pass(name, rows)?;
             if self.note_bad_rows(name)? > 0 {
                 let what = "the gradient of a row that holds no sample".to_owned();
-                return Err(Error::Diverged { what, value: f64::NAN, step: self.step });
+                return Err(Error::Diverged { what, value: f64::NAN, step: self.step + 1 });
             }
         }
         let private = self.private.as_mut().expect("a private program");

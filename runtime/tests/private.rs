@@ -154,7 +154,7 @@ fn rows_whose_gradient_is_not_finite_are_left_out_and_counted() {
     session.set_tensor("w", &Values::from(vec![f32::INFINITY, 0.0, 0.0, 0.0])).unwrap();
     let error = session.step_with(&rows(&[])).unwrap_err();
     assert!(
-        error.exit_code() == 3 && error.to_string().contains("a row that holds no sample is NaN at step 2"),
+        error.exit_code() == 3 && error.to_string().contains("a row that holds no sample is NaN at step 3"),
         "{error}"
     );
     assert_eq!(session.steps_done(), 2);

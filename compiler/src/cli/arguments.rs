@@ -48,13 +48,16 @@ pub struct Program {
     /// Override a `const` of the program, e.g. `--set width=256`
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Where relative paths of the data start (default: the folder of the file)
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
 }
 
 impl Program {
     /// The folder that relative paths of the program's data start at.
     pub fn base(&self) -> PathBuf {
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        folder.unwrap_or(Path::new(".")).to_path_buf()
+        self.base.as_deref().or(folder).unwrap_or(Path::new(".")).to_path_buf()
     }
 }
 
@@ -126,7 +129,7 @@ pub struct Run {
     /// Start from the parameters of another run (its newest checkpoint), or of a checkpoint
     #[arg(long, value_name = "DIR")]
     pub from: Option<PathBuf>,
-    /// Replace what an earlier run left in the directory
+    /// Replace an earlier run in the directory, once this one is ready to start
     #[arg(long)]
     pub fresh: bool,
     /// Print the summary as one JSON object as the last line
@@ -140,6 +143,12 @@ pub struct Run {
 pub struct Resume {
     /// The run directory
     pub directory: PathBuf,
+    /// End after this many steps in all instead of the run's horizon; the schedule becomes one of that many steps
+    #[arg(long)]
+    pub steps: Option<u32>,
+    /// Where relative paths of the data start now
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// Print the summary as one JSON object as the last line
     #[arg(long)]
     pub json: bool,
@@ -151,6 +160,9 @@ pub struct Resume {
 pub struct Evaluate {
     /// A run directory
     pub directory: PathBuf,
+    /// Where relative paths of the data start now
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// Print the result as one JSON object as the last line
     #[arg(long)]
     pub json: bool,
@@ -162,6 +174,9 @@ pub struct Evaluate {
 pub struct Generate {
     /// A run directory
     pub directory: PathBuf,
+    /// Where relative paths of the data start now
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
     /// How the text starts
     #[arg(long, default_value = "\n")]
     pub prompt: String,

@@ -22,6 +22,13 @@ pub enum Failure {
     Misuse(String),
     /// The run failed. Exit code 3.
     Run(String),
+    /// A signal asked to stop, and the run has been saved.
+    Interrupted {
+        /// What was reached, and how to go on.
+        message: String,
+        /// 128 and the number of the signal, as shells have it.
+        code: u8,
+    },
 }
 
 impl Failure {
@@ -52,17 +59,19 @@ impl Failure {
     /// Writes the reason to standard error.
     pub fn report(&self) {
         match self {
-            Failure::Program { rendered, .. } => eprint!("{rendered}"),
-            Failure::Misuse(message) | Failure::Run(message) => eprintln!("error: {message}"),
+            Failure::Program { rendered, .. } => output::complaint(rendered),
+            Failure::Misuse(message) | Failure::Run(message) => output::note(format!("error: {message}")),
+            Failure::Interrupted { message, .. } => output::note(message),
         }
     }
 
-    /// 1, 2 or 3; see the variants.
+    /// See the variants.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Failure::Program { .. } => 1,
             Failure::Misuse(_) => 2,
             Failure::Run(_) => 3,
+            Failure::Interrupted { code, .. } => *code,
         })
     }
 }

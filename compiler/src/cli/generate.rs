@@ -5,14 +5,14 @@ use trainc_runtime::GenerateOptions;
 
 /// Prints the prompt and how the model goes on.
 pub fn generate(arguments: &Generate) -> Result<(), Failure> {
-    let (mut session, _) = run::newest(&arguments.directory, &arguments.execution)?;
+    let (mut session, _) = run::newest(&arguments.directory, &arguments.execution, &arguments.base)?;
     let options = GenerateOptions {
         max_tokens: arguments.tokens,
         temperature: f64::from(arguments.temperature),
         top_k: arguments.top_k,
         seed: arguments.seed,
     };
-    let text = session.generate(&arguments.prompt, &options).map_err(run::of_runtime)?;
+    let text = session.generate(&arguments.prompt, &options).map_err(|error| run::of_session(error, &session))?;
     println!("{}{text}", arguments.prompt);
     Ok(())
 }

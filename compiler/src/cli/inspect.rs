@@ -1,16 +1,24 @@
 //! `trainc inspect`.
 
-use super::{arguments::Inspect, device_code, failure::Failure, output, run, table::Table};
+use super::{arguments::Inspect, checkpoint, device_code, failure::Failure, output, run, table::Table};
 use serde_json::json;
 use trainc_runtime::{
     RunDirectory,
     artifact::{Artifact, TensorKind},
+    checkpoint::Checkpoints,
 };
 
 /// Prints what an artifact or a run directory holds.
 pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
-    let artifact = if arguments.path.is_dir() {
-        RunDirectory::read(&arguments.path).map_err(run::of_runtime)?.0
+    let path = &arguments.path;
+    if checkpoint::is_checkpoint(path) {
+        return checkpoint::inspect(path, arguments.json);
+    }
+    let artifact = if path.is_dir() {
+        if !RunDirectory::exists(path) {
+            return Err(Failure::misuse(checkpoint::neither(path)));
+        }
+        RunDirectory::read(path).map_err(run::of_runtime)?.0
     } else {
         Artifact::read(&arguments.path).map_err(|error| run::of_runtime(error.into()))?
     };
@@ -62,13 +70,10 @@ fn describe(artifact: &Artifact) -> String {
 }
 
 fn checkpoints(arguments: &Inspect) -> Result<String, Failure> {
-    let folder = arguments.path.join("checkpoints");
-    let mut names: Vec<String> = std::fs::read_dir(&folder)
-        .map_err(|error| Failure::run(format!("cannot read {}: {error}", folder.display())))?
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
+    let list = Checkpoints::new(arguments.path.join("checkpoints"), 0).list();
+    let list = list.map_err(|error| run::of_runtime(error.into()))?;
+    let names: Vec<String> =
+        list.iter().filter_map(|(_, path)| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
     Ok(format!("\ncheckpoints: {}\n", if names.is_empty() { "none".into() } else { names.join(", ") }))
 }
 

@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod checkpoint;
 mod codegen;
 mod compile;
 mod device_code;
@@ -12,6 +13,7 @@ mod failure;
 mod fmt;
 mod generate;
 mod inspect;
+mod interrupt;
 mod output;
 mod plan;
 mod privacy;
@@ -21,6 +23,7 @@ mod run;
 mod sources;
 mod table;
 mod target;
+mod training;
 
 use arguments::{Arguments, Command};
 use clap::Parser;
@@ -28,7 +31,7 @@ use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // A reader that goes away (`trainc plan F | head`) ends the process quietly instead of as a panic.
+    // A reader that goes away (`trainc plan F | head`) ends the process quietly instead of as a panic. Training outlives it.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     match dispatch(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -43,14 +46,14 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Check(arguments) => with_diagnostics(arguments.json, check::check(&arguments)),
         Command::Compile(arguments) => with_diagnostics(arguments.json, compile::compile(&arguments)),
-        Command::Run(arguments) => run::run(&arguments),
+        Command::Run(arguments) => with_diagnostics(arguments.json, run::run(&arguments)),
         Command::Resume(arguments) => run::resume(&arguments),
         Command::Evaluate(arguments) => run::evaluate(&arguments),
         Command::Generate(arguments) => generate::generate(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
-        Command::Plan(arguments) => plan::plan(&arguments),
+        Command::Plan(arguments) => with_diagnostics(arguments.json, plan::plan(&arguments)),
         Command::Fmt(arguments) => fmt::fmt(&arguments),
-        Command::Bench(arguments) => bench::bench(&arguments),
+        Command::Bench(arguments) => with_diagnostics(arguments.json, bench::bench(&arguments)),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Privacy(arguments) => privacy::privacy(&arguments),
     }

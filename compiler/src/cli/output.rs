@@ -1,25 +1,55 @@
 //! What commands print.
 
+use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 use trainc::{
     diagnostic::{self, Diagnostic},
     source::SourceMap,
 };
 
-/// Diagnostics for people, in colour on a terminal. Empty for none.
+// What cannot be written is not: a full pipe or a closed terminal is not worth a panic, and ends no training.
+
+/// Writes text to standard output as it is.
+pub fn text(text: impl Display) {
+    let _ = write!(io::stdout(), "{text}");
+}
+
+/// Writes a line to standard output.
+pub fn line(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Writes text to standard error as it is.
+pub fn complaint(text: impl Display) {
+    let _ = write!(io::stderr(), "{text}");
+}
+
+/// Writes a line to standard error.
+pub fn note(text: impl Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// From here on, a reader that goes away (`trainc run F | head`) ends the printing and not the process.
+pub fn outlive_readers() {
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Diagnostics for people, in colour where standard error is a terminal that has it and nothing in the environment speaks
+/// against it (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE`, `TERM`). Empty for none.
 pub fn render(map: &SourceMap, diagnostics: &[Diagnostic]) -> String {
     if diagnostics.is_empty() {
         return String::new();
     }
-    diagnostic::render(map, diagnostics, std::io::stderr().is_terminal())
+    diagnostic::render(map, diagnostics, AutoStream::choice(&io::stderr()) != ColorChoice::Never)
 }
 
 /// Writes one JSON object as a line to standard output.
 pub fn json(value: &impl Serialize) {
-    let line = serde_json::to_string(value).expect("plain data serialises");
-    // A full pipe or a closed terminal is not worth a panic at the very end.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    line(serde_json::to_string(value).expect("plain data serialises"));
 }
 
 /// `1234567` as `1.23 M`, with a unit of thousands.

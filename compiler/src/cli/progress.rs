@@ -1,9 +1,9 @@
-//! What a training run shows: a bar on a terminal, plain lines elsewhere.
+//! What a training run shows: lines on standard output and, where standard error is a terminal, a bar there.
 
 use super::output;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use trainc_runtime::{
 /// How often a log that is no terminal gets a line.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An observer that draws on standard output.
+/// An observer that writes to standard output and draws on standard error.
 #[derive(Default)]
 pub struct Terminal {
     bar: Option<ProgressBar>,
@@ -25,21 +25,27 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Leaves the terminal as it was.
-    pub fn finish(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish();
+    /// Leaves a full bar of a run that has made all its steps, and takes away any other.
+    pub fn finish(&mut self, is_complete: bool) {
+        match self.bar.take() {
+            Some(bar) if is_complete => bar.finish(),
+            Some(bar) => bar.finish_and_clear(),
+            None => {}
         }
     }
 
-    /// A line above the bar.
+    /// A line, above the bar if both are on one terminal.
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
-            None => {
-                let _ = writeln!(std::io::stdout(), "{text}");
-            }
+            Some(bar) => bar.suspend(|| output::line(text)),
+            None => output::line(text),
         }
+    }
+
+    /// Whether it is time for a step's line: a bar says as much to who looks at it, but not to a log.
+    fn line_is_due(&self, is_last: bool) -> bool {
+        let is_seen = self.bar.is_some() && std::io::stdout().is_terminal();
+        !is_seen && (is_last || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL))
     }
 
     fn state(&self, progress: &Progress) -> String {
@@ -71,7 +77,7 @@ impl Observer for Terminal {
         if let (epochs @ artifact::Duration::Epochs { .. }, Some(steps)) = (manifest.train.steps, session.steps()) {
             self.line(&format!("{epochs}: {steps} steps"));
         }
-        if std::io::stdout().is_terminal() {
+        if std::io::stderr().is_terminal() && anstyle_query::term_supports_ansi_color() {
             let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {eta} left").expect("a template");
             let bar = ProgressBar::new(session.steps().map_or(0, u64::from)).with_style(style);
             bar.set_position(u64::from(session.steps_done()));
@@ -82,14 +88,15 @@ impl Observer for Terminal {
 
     fn stepped(&mut self, progress: &Progress) {
         let state = self.state(progress);
-        let done = progress.step + 1;
-        if let Some(bar) = &self.bar {
-            bar.set_position(u64::from(done));
-            bar.set_message(state);
-        } else if done == progress.steps || self.last_line.is_none_or(|last| last.elapsed() >= LINE_INTERVAL) {
+        let Progress { step, steps, .. } = *progress;
+        if self.line_is_due(step == steps) {
             self.last_line = Some(Instant::now());
             let seconds = self.began.map_or(0.0, |began| began.elapsed().as_secs_f64());
-            self.line(&format!("step {done}/{}  {state}  {seconds:.0} s", progress.steps));
+            self.line(&format!("step {step}/{steps}  {state}  {seconds:.0} s"));
+        }
+        if let Some(bar) = &self.bar {
+            bar.set_position(u64::from(step));
+            bar.set_message(state);
         }
     }
 

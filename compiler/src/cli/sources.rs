@@ -83,14 +83,14 @@ pub struct Loaded {
 /// [`Failure::Misuse`] if the file cannot be read, [`Failure::Program`] if it is wrong.
 pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
     let settings = settings(&arguments.set)?;
-    let mut sources = FileSources { base: base(&arguments.file), ..FileSources::default() };
+    let mut sources = FileSources { base: arguments.base(), ..FileSources::default() };
     let root = sources.read(&arguments.file).map_err(|unread| match unread {
         Unread::Missing(reason) => Failure::Misuse(reason),
         Unread::NotText(diagnostic) => Failure::diagnosed(&sources.map, &[*diagnostic]),
     })?;
     match check::check(&mut sources, root, &settings) {
         Ok(program) => {
-            eprint!("{}", output::render(&sources.map, &program.warnings));
+            output::complaint(output::render(&sources.map, &program.warnings));
             let provenance = provenance(&sources.map, root, &settings);
             Ok(Loaded { program, map: sources.map, provenance })
         }
@@ -126,12 +126,6 @@ pub fn compile_for(
     })?;
     compilation.milliseconds.insert("check", check_ms);
     Ok((compilation, loaded.map, loaded.provenance))
-}
-
-/// Where relative paths of a program's data start: the folder of its file.
-fn base(file: &Path) -> PathBuf {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
-    folder.map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {

@@ -32,6 +32,9 @@ const TENSORS: &str = "tensors.safetensors";
 const STATE: &str = "state.json";
 const SUMS: &str = "B3SUMS";
 
+/// The files of a checkpoint.
+pub const FILES: [&str; 3] = [TENSORS, STATE, SUMS];
+
 /// What a run needs besides its tensors in order to continue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {

@@ -61,6 +61,14 @@ pub enum Error {
         /// The update that showed it, counted from 1.
         step: u32,
     },
+    /// The schedule gives a rate that no optimizer can use.
+    #[error("the learning rate is {value} at step {step}: the schedule must give a finite rate of at least 0")]
+    Rate {
+        /// Negative, an infinity, or NaN.
+        value: f64,
+        /// The update, counted from 0.
+        step: u32,
+    },
     /// The caller asked for something that is not there or makes no sense.
     #[error("{0}")]
     Misuse(String),

@@ -167,6 +167,7 @@ impl Training<'_> {
             self.append(step, None, seconds)?;
             return Err(Error::Diverged { what: "the loss".to_owned(), value: loss, step });
         }
+        self.check_rate(step)?;
         let valid = if self.evaluation_is_due()? { self.evaluate()? } else { None };
         self.append(step, valid.as_ref(), seconds)?;
         self.valid = valid.or(self.valid.take());
@@ -178,6 +179,14 @@ impl Training<'_> {
         match self.session.manifest().train.checkpoint_every {
             Duration::Steps(0) => Ok(self.saved.at.elapsed() >= self.session.autosave()),
             every => self.session.completes(every),
+        }
+    }
+
+    /// The compiler has looked at some moments of the program's own horizon alone.
+    fn check_rate(&self, step: u32) -> Result<()> {
+        match self.session.numbers().get("rate") {
+            Some(value) if !(value >= 0.0 && value.is_finite()) => Err(Error::Rate { value, step }),
+            _ => Ok(()),
         }
     }
 

@@ -5,7 +5,6 @@ use super::{
     evaluator::{Checked, Evaluator, Failed},
     suggest::{closest, listed},
     train::Use,
-    value::Value,
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -13,7 +12,6 @@ use crate::{
     source::Span,
     syntax::tree::{Argument, Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Unit, Word},
 };
-use trainc_runtime::artifact::Duration;
 
 /// Parameters with one role, or with paths that match a pattern.
 #[derive(Clone, Debug)]
@@ -227,78 +225,6 @@ impl Evaluator<'_> {
                     .help("remove the group, or freeze less");
                 self.report(warning);
             }
-        }
-    }
-
-    /// A schedule clause: a schedule with arguments, or a number.
-    pub(super) fn schedule(&mut self, expr: &Expr, settings: &crate::program::TrainSettings) -> Checked<Value> {
-        let (callee, arguments) = match &expr.kind {
-            ExprKind::Call { callee, arguments, .. } => (callee.clone(), arguments.clone()),
-            ExprKind::Name(name) => (crate::syntax::tree::Name { text: name.clone(), span: expr.span }, Vec::new()),
-            _ => return self.known_number(expr, "the learning rate").map(Value::Number),
-        };
-        let clause = Clause {
-            keyword: crate::syntax::tree::Name { text: "schedule".into(), span: expr.span },
-            words: vec![Word::Value(Expr {
-                kind: ExprKind::Call { callee, axes: Vec::new(), arguments },
-                span: expr.span,
-            })],
-            block: None,
-            span: expr.span,
-        };
-        let used = self.used(&clause, DefinitionKind::Schedule)?;
-        self.run_schedule(&used, settings)
-    }
-
-    fn run_schedule(&mut self, used: &Use, settings: &crate::program::TrainSettings) -> Checked<Value> {
-        let definition = self.library.definition(used.definition);
-        let [t, horizon] = self.clock(used.span)?;
-        let mut given = self.given(&used.arguments)?;
-        for given in &mut given {
-            given.value = self.duration(given.value.clone(), &horizon, settings, given.span)?;
-        }
-        let (value, _) = self.within(used.definition, Some(used.span), |this| {
-            for (name, value) in [("t", t), ("T", horizon.clone())] {
-                this.frame().names.insert(name.to_string(), value);
-            }
-            this.bind(definition, given, used.span)?;
-            for parameter in &definition.parameters {
-                let name = &parameter.name.text;
-                if let Some(value) = this.frame().names.get(name).cloned() {
-                    let place = parameter.default.as_ref().map_or(parameter.name.span, |default| default.span);
-                    let value = this.duration(value, &horizon, settings, place)?;
-                    this.frame().names.insert(name.clone(), value);
-                }
-            }
-            this.body(&definition.body)
-        })?;
-        Ok(value)
-    }
-
-    /// Numbers with units of time become steps; percentages are shares of the horizon, and so are epochs if it counts them.
-    fn duration(
-        &mut self,
-        value: Value,
-        horizon: &Value,
-        settings: &crate::program::TrainSettings,
-        span: Span,
-    ) -> Checked<Value> {
-        match &value {
-            Value::Number(number) if number.unit == Unit::None => Ok(value),
-            Value::Number(number) if number.unit == Unit::Percent => {
-                let share = Value::number(number.plain());
-                self.binary(crate::syntax::tree::BinaryOp::Mul, share, horizon.clone(), span)
-            }
-            Value::Number(number) if number.unit == Unit::Epochs => match settings.steps {
-                // What share of the horizon it is does not depend on how long an epoch is.
-                Duration::Epochs { epochs } => {
-                    let share = Value::number(number.value / epochs);
-                    self.binary(crate::syntax::tree::BinaryOp::Mul, share, horizon.clone(), span)
-                }
-                Duration::Steps(_) => self.in_steps(number, settings, span).map(Value::number),
-            },
-            Value::Number(number) => self.in_steps(number, settings, span).map(Value::number),
-            _ => Ok(value),
         }
     }
 }

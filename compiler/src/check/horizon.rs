@@ -27,7 +27,9 @@ impl Evaluator<'_> {
         settings.steps = if number.unit == Unit::Epochs {
             self.epochs(&number, plan.data.is_some(), plan.steps.span)?
         } else {
-            let steps = self.in_steps(&number, &settings, plan.steps.span)?.ceil();
+            let steps = self.in_steps(&number, &settings, plan.steps.span)?;
+            // A part of the data may end within a batch; steps are whole.
+            let steps = if matches!(number.unit, Unit::None | Unit::Steps) { steps } else { steps.ceil() };
             Duration::Steps(self.whole_in(steps, plan.steps.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
         };
         Ok(settings)

@@ -7,8 +7,8 @@
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
 //!   [`builtin`] and [`body`] give meaning to each kind of syntax;
-//! * [`train`], [`groups`], [`horizon`], [`optimizer`] and [`data`] read the blocks that say how to train; [`entries`] builds
-//!   the graphs that they ask for, with [`gradients`];
+//! * [`train`], [`groups`], [`horizon`], [`schedule`], [`optimizer`] and [`data`] read the blocks that say how to train;
+//!   [`entries`] builds the graphs that they ask for, with [`gradients`];
 //! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
 //!   where they say, and [`series`] knows which linear recurrences settle.
 //!
@@ -37,6 +37,7 @@ mod private;
 mod reduce;
 mod registry;
 mod sample;
+mod schedule;
 mod series;
 mod suggest;
 mod train;

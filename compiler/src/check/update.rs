@@ -51,6 +51,7 @@ impl<'p> Evaluator<'p> {
         if !tensor.axes.is_empty() {
             return self.fail(Diagnostic::error("E0711", plan.schedule.span, "the learning rate must be one number"));
         }
+        self.sound_rates(tensor.node, settings, plan.schedule.span)?;
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))
     }

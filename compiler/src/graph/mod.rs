@@ -285,6 +285,11 @@ impl Graph {
         self.outputs.iter().find(|(known, _)| known == output).map(|&(_, node)| node)
     }
 
+    /// The graph of these outputs alone, without what none of them needs.
+    pub fn yielding(&self, outputs: Vec<(Output, NodeId)>) -> Graph {
+        Graph { outputs, ..self.clone() }.prune().0
+    }
+
     /// The underlying petgraph DAG, for its algorithms. Edge weights are operand positions.
     pub fn dag(&self) -> &DiGraph<Node, u32> {
         &self.dag

@@ -17,6 +17,7 @@ mod private_memory;
 mod private_runs;
 mod private_traces;
 mod rows;
+mod schedules;
 mod torch;
 mod traffic;
 mod workloads;

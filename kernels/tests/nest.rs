@@ -333,10 +333,14 @@ fn transcendental_functions_are_accurate() {
         (Unary::Log, wide, 2e-7),
         (Unary::Log, grid(0.5, 2.0, 100_000), 2e-7),
         (Unary::Tanh, grid(-10.0, 10.0, 200_000), 3.3e-7),
+        (Unary::Sigmoid, grid(-87.0, 30.0, 200_000), 4e-7),
+        (Unary::Softplus, grid(-87.0, 30.0, 200_000), 4e-7),
         (Unary::Erf, grid(-5.0, 5.0, 200_000), 2e-7),
         (Unary::Exp, specials.to_vec(), 2e-7),
         (Unary::Log, specials.to_vec(), 2e-7),
         (Unary::Tanh, specials.to_vec(), 3.3e-7),
+        (Unary::Sigmoid, specials.to_vec(), 2e-7),
+        (Unary::Softplus, specials.to_vec(), 2e-7),
         (Unary::Erf, specials.to_vec(), 2e-7),
         (Unary::Sign, specials.to_vec(), 0.0),
         (Unary::Sqrt, grid(0.0, 100.0, 10_000), 6e-8),
@@ -360,6 +364,27 @@ fn circular_functions_are_accurate_for_large_arguments() {
                 assert!((y - exact).abs() < 1.2e-7, "{function:?}({x}) = {y}, not {exact}");
             }
         }
+    }
+}
+
+/// What saturates in f32 does so exactly, so that derivatives by the value vanish however large the argument is.
+#[test]
+fn saturating_functions_reach_their_limits() {
+    let far = [7.9001, 8.0, 10.0, 20.0, 89.0, 1e3, 1e20, f32::MAX, f32::INFINITY];
+    for isa in executable_isas() {
+        let of = |function: Unary, inputs: Vec<f32>| {
+            let kernel = map(inputs.len() as u64, |e, x| e.add(Expr::Unary(function, x)));
+            let mut buffers = vec![HostBuffer::F32(inputs.clone()), HostBuffer::F32(vec![0.0; inputs.len()])];
+            Program::new(&kernel, isa).run(&mut buffers, 0, u64::MAX);
+            support::floats(&buffers[1])
+        };
+        let negative: Vec<f32> = far.iter().map(|x| -x).collect();
+        assert_eq!(of(Unary::Tanh, far.to_vec()), vec![1.0; far.len()], "{isa:?}");
+        assert_eq!(of(Unary::Tanh, negative), vec![-1.0; far.len()], "{isa:?}");
+        assert_eq!(of(Unary::Sigmoid, far[3..].to_vec()), vec![1.0; far.len() - 3], "{isa:?}");
+        assert_eq!(of(Unary::Sigmoid, far[5..].iter().map(|x| -x).collect()), vec![0.0; far.len() - 5], "{isa:?}");
+        let near = of(Unary::Tanh, grid(7.0, 8.0, 200_000));
+        assert!(near.iter().all(|y| *y <= 1.0), "{isa:?}: the tangent never passes 1");
     }
 }
 

@@ -184,6 +184,11 @@ impl Evaluator<'_> {
         {
             return Ok(rounded);
         }
+        if op == BinaryOp::Div
+            && let Some(logistic) = self.logistic_quotient(a, b, span)?
+        {
+            return Ok(logistic);
+        }
         let operands = if swapped { [b, a] } else { [a, b] };
         let node = self.add(Op::Binary(binary), &operands, span)?;
         if op == BinaryOp::NotEqual { self.complement(node, span) } else { Ok(node) }
@@ -204,7 +209,6 @@ impl Evaluator<'_> {
 
     /// Powers that need no logarithm.
     fn known_power(&mut self, base: &Value, exponent: f64, span: Span) -> Checked<Option<Value>> {
-        const LARGEST: f64 = 8.0;
         if exponent == 1.0 {
             return Ok(Some(base.clone()));
         }
@@ -212,21 +216,16 @@ impl Evaluator<'_> {
             -1.0 => Unary::Reciprocal,
             0.5 => Unary::Sqrt,
             -0.5 => Unary::Rsqrt,
-            _ if exponent.fract() == 0.0 && (2.0..=LARGEST).contains(&exponent) => {
-                return self.repeated_product(base, exponent as u32, span).map(Some);
-            }
+            2.0 => return self.square(base, span).map(Some),
             _ => return Ok(None),
         };
         self.unary(unary, base.clone(), span).map(Some)
     }
 
-    fn repeated_product(&mut self, base: &Value, exponent: u32, span: Span) -> Checked<Value> {
+    fn square(&mut self, base: &Value, span: Span) -> Checked<Value> {
         let base = self.operand(base.clone(), span)?;
         let base = self.float(base, span)?;
-        let mut node = base.node;
-        for _ in 1..exponent {
-            node = self.add(Op::Binary(Binary::Mul), &[node, base.node], span)?;
-        }
+        let node = self.add(Op::Binary(Binary::Mul), &[base.node, base.node], span)?;
         Ok(Value::Tensor(Tensor { node, ..base }))
     }
 
@@ -244,7 +243,10 @@ impl Evaluator<'_> {
         }
         let tensor = self.operand(value, span)?;
         let tensor = self.float(tensor, span)?;
-        let node = self.add(Op::Unary(op), &[tensor.node], span)?;
+        let node = match self.logistic_form(op, tensor.node, span)? {
+            Some(node) => node,
+            None => self.add(Op::Unary(op), &[tensor.node], span)?,
+        };
         Ok(Value::Tensor(Tensor { node, ..tensor }))
     }
 

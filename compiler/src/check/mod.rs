@@ -31,6 +31,7 @@ mod groups;
 mod horizon;
 mod index;
 mod library;
+mod logistic;
 mod names;
 mod optimizer;
 mod private;

@@ -123,6 +123,8 @@ impl Builder {
             Unary::Rsqrt,
             Unary::Reciprocal,
             Unary::Tanh,
+            Unary::Sigmoid,
+            Unary::Softplus,
             Unary::Sin,
             Unary::Cos,
             Unary::Erf,

@@ -143,7 +143,7 @@ fn fused(op: &Op, result: u128, operands: &[&[TensorType]]) -> Work {
 /// Element-wise operations that one is worth.
 fn weight(op: &Op) -> u128 {
     match op {
-        Op::Unary(Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf) => 10,
+        Op::Unary(function) if function.is_transcendental() => 10,
         Op::Unary(Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal) => 4,
         Op::Binary(trainc_kernels::ir::Binary::Div) => 4,
         Op::Binary(trainc_kernels::ir::Binary::Pow) => 20,

@@ -336,6 +336,7 @@ fn plain(kind: &str) -> Symbol {
         "rsqrt" => Op::Unary(Unary::Rsqrt),
         "reciprocal" => Op::Unary(Unary::Reciprocal),
         "tanh" => Op::Unary(Unary::Tanh),
+        "sigmoid" => Op::Unary(Unary::Sigmoid),
         "add" => Op::Binary(Binary::Add),
         "sub" => Op::Binary(Binary::Sub),
         "mul" => Op::Binary(Binary::Mul),

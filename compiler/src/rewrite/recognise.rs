@@ -42,7 +42,7 @@ pub static COMPOSITES: &[Composite] = &[
         name: "gelu",
         pattern: "(mul (mul ?x ?half) (add ?one (tanh (mul (add ?x (mul (mul (mul ?x ?x) ?x) ?c)) ?s))))",
     },
-    Composite { name: "silu", pattern: "(mul ?x (reciprocal (add ?one (exp (neg ?x)))))" },
+    Composite { name: "silu", pattern: "(mul ?x (sigmoid ?x))" },
 ];
 
 /// How many classes hold each composite. A class counts for the first that it holds: a layer norm is also the

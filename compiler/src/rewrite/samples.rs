@@ -243,11 +243,7 @@ impl Step {
 
     fn silu(&mut self, x: NodeId) -> NodeId {
         let g = &mut self.graph;
-        let minus = g.unary(Unary::Neg, x);
-        let e = g.unary(Unary::Exp, minus);
-        let one = g.full_like(1.0, e);
-        let sum = g.plus(one, e);
-        let sigmoid = g.over(one, sum);
+        let sigmoid = g.unary(Unary::Sigmoid, x);
         g.times(x, sigmoid)
     }
 

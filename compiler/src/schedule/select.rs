@@ -346,9 +346,9 @@ fn readable(values: &Values, id: Id, reading: Reading) -> bool {
 fn operations(op: &Op, dag: &Dag, id: Id) -> u32 {
     match op {
         Op::Unary(function) => match function {
-            Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor | Unary::RoundBf16 | Unary::RoundTf32 => 1,
             Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal => 4,
-            Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf => 10,
+            function if function.is_transcendental() => 10,
+            _ => 1,
         },
         Op::Binary(Binary::Div) => 3,
         Op::Binary(Binary::Pow) => 20,

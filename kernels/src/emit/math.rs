@@ -38,11 +38,17 @@ impl Builder {
 
     /// `x` clamped; NaN stays NaN.
     fn clamp(&mut self, x: Value, low: f32, high: f32) -> Value {
-        let (low, high) = (self.like(x, low), self.like(x, high));
+        let low = self.like(x, low);
         let below = self.compare(Compare::Less, x, low);
         let x = self.select(below, low, x);
-        let above = self.compare(Compare::Greater, x, high);
-        self.select(above, high, x)
+        self.at_most(x, high)
+    }
+
+    /// The smaller of `x` and a bound; NaN stays NaN.
+    fn at_most(&mut self, x: Value, bound: f32) -> Value {
+        let bound = self.like(x, bound);
+        let above = self.compare(Compare::Greater, x, bound);
+        self.select(above, bound, x)
     }
 
     /// `2^n` for integers n in -126..=127.
@@ -120,14 +126,14 @@ impl Builder {
         let correction = self.select(tiny, correction, none);
         let exponent = self.int_to_float(exponent);
         let exponent = self.add(exponent, correction);
-        let finite = self.log_of_parts(mantissa, exponent);
+        let one = self.like(x, 1.0);
+        let fraction = self.sub(mantissa, one);
+        let finite = self.log_of_parts(fraction, exponent);
         self.log_specials(x, finite)
     }
 
-    /// `log(m) + e log 2` for m in [sqrt 1/2, sqrt 2).
-    fn log_of_parts(&mut self, m: Value, e: Value) -> Value {
-        let one = self.like(m, 1.0);
-        let f = self.sub(m, one);
+    /// `log(1 + f) + e log 2` for 1 + f in [sqrt 1/2, sqrt 2).
+    fn log_of_parts(&mut self, f: Value, e: Value) -> Value {
         let square = self.mul(f, f);
         let series = self.polynomial(
             f,
@@ -144,7 +150,7 @@ impl Builder {
             ],
         );
         let cubic = self.mul(f, square);
-        let (low, high, half) = (self.like(m, -2.121_944_4e-4), self.like(m, 0.693_359_4), self.like(m, -0.5));
+        let (low, high, half) = (self.like(f, -2.121_944_4e-4), self.like(f, 0.693_359_4), self.like(f, -0.5));
         let small = self.mul(e, low);
         let small = self.fma(cubic, series, small);
         let small = self.fma(half, square, small);
@@ -164,13 +170,43 @@ impl Builder {
     }
 
     /// Hyperbolic tangent: `x P(x²) / Q(x²)`, the minimax quotient of that form on [-7.9, 7.9] (Lawson's iteration; 6e-9 of
-    /// the result before rounding). Where it ends, the tangent is 1 but for 2.8e-7; it never passes 1.
+    /// the result before rounding). Where it ends, the tangent is 1 but for 2.8e-7. Beyond, the polynomials stay as they are
+    /// and the quotient grows with x, so that it meets its own bound of 1 at once: the result is exactly 1 from 7.90001 on.
     pub fn tanh(&mut self, x: Value) -> Value {
-        let x = self.clamp(x, -7.9, 7.9);
         let square = self.mul(x, x);
+        let square = self.at_most(square, 7.9 * 7.9);
         let [p, q] = [TANH_NUMERATOR, TANH_DENOMINATOR].map(|coefficients| self.polynomial(square, &coefficients));
         let numerator = self.mul(x, p);
-        self.div(numerator, q)
+        let quotient = self.div(numerator, q);
+        self.clamp(quotient, -1.0, 1.0)
+    }
+
+    /// `1 / (1 + e^-x)`: exactly 1 from 17 on, exactly 0 where the exponential is infinite.
+    pub fn sigmoid(&mut self, x: Value) -> Value {
+        let negative = self.neg(x);
+        let power = self.exp(negative);
+        let one = self.like(x, 1.0);
+        let sum = self.add(one, power);
+        self.div(one, sum)
+    }
+
+    /// `log(1 + e^x)` as `max(x, 0) + log(1 + e^-|x|)`, whose exponential is at most 1. Its last digits are not lost in the
+    /// sum with 1: below `sqrt 2 - 1` it is the argument of the logarithm's series itself, above it is halved with the 1.
+    pub fn softplus(&mut self, x: Value) -> Value {
+        let magnitude = self.abs(x);
+        let negative = self.neg(magnitude);
+        let power = self.exp(negative);
+        let (zero, one, half) = (self.like(x, 0.0), self.like(x, 1.0), self.like(x, 0.5));
+        let bound = self.like(x, std::f32::consts::SQRT_2 - 1.0);
+        let is_large = self.compare(Compare::Greater, power, bound);
+        let difference = self.sub(power, one);
+        let halved = self.mul(difference, half);
+        let fraction = self.select(is_large, halved, power);
+        let exponent = self.select(is_large, one, zero);
+        let rest = self.log_of_parts(fraction, exponent);
+        let is_positive = self.compare(Compare::Greater, x, zero);
+        let ramp = self.select(is_positive, x, zero);
+        self.add(ramp, rest)
     }
 
     /// Sine; accurate for |x| up to about 10^5.

@@ -22,6 +22,10 @@ pub enum Unary {
     Reciprocal,
     /// Hyperbolic tangent.
     Tanh,
+    /// `1 / (1 + e^-x)`, the logistic function.
+    Sigmoid,
+    /// `log(1 + e^x)`.
+    Softplus,
     /// Sine.
     Sin,
     /// Cosine.
@@ -76,6 +80,8 @@ impl Unary {
             Unary::Rsqrt => "rsqrt",
             Unary::Reciprocal => "reciprocal",
             Unary::Tanh => "tanh",
+            Unary::Sigmoid => "sigmoid",
+            Unary::Softplus => "softplus",
             Unary::Sin => "sin",
             Unary::Cos => "cos",
             Unary::Sign => "sign",
@@ -84,6 +90,12 @@ impl Unary {
             Unary::RoundTf32 => "round_tf32",
             Unary::RoundBf16 => "round_bf16",
         }
+    }
+
+    /// Whether it takes a polynomial or more, so that it costs about as much as ten simple operations.
+    pub fn is_transcendental(self) -> bool {
+        use Unary::{Cos, Erf, Exp, Log, Sigmoid, Sin, Softplus, Tanh};
+        matches!(self, Exp | Log | Tanh | Sigmoid | Softplus | Sin | Cos | Erf)
     }
 
     /// Reference semantics.
@@ -97,6 +109,8 @@ impl Unary {
             Unary::Rsqrt => 1.0 / x.sqrt(),
             Unary::Reciprocal => 1.0 / x,
             Unary::Tanh => x.tanh(),
+            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
             Unary::Sin => x.sin(),
             Unary::Cos => x.cos(),
             Unary::Sign if x == 0.0 || x.is_nan() => x,

@@ -11,7 +11,7 @@ use crate::{
         builder::{Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Buffer, Draw, Expr, ExprId, Generator, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep, Unary},
+    ir::{Buffer, Draw, Expr, ExprId, Generator, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep},
     stage::{Lowered, Stage, emit_stage, tile_count},
 };
 
@@ -118,9 +118,7 @@ fn inner_iterations(nest: &Nest, sweep: &Sweep) -> u64 {
 
 fn node_cost(expr: &Expr) -> u64 {
     match expr {
-        Expr::Unary(Unary::Exp | Unary::Log | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf, _) => {
-            TRANSCENDENTAL_COST
-        }
+        Expr::Unary(function, _) if function.is_transcendental() => TRANSCENDENTAL_COST,
         Expr::Random(Draw { generator: Generator::Philox, .. }) => 4 * TRANSCENDENTAL_COST,
         Expr::Random(_) => 30 * TRANSCENDENTAL_COST,
         Expr::Constant(_) | Expr::Integer(_) | Expr::Accumulator(_) => 0,

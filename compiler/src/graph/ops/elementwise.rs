@@ -12,9 +12,10 @@ impl Unary {
         name: "Unary",
         operands: "x: f32",
         result: "as x",
-        meaning: "neg, abs, exp, log, sqrt, rsqrt, reciprocal, tanh, sin, cos, sign, floor, erf or round_bf16 of each element",
-        gradient: "`g f'(x)`; sign and floor pass none, abs passes 0 at 0, sqrt at 0 is infinite; \
-                   round_bf16 rounds g alike",
+        meaning: "neg, abs, exp, log, sqrt, rsqrt, reciprocal, tanh, sigmoid, softplus, sin, cos, sign, floor, erf or \
+                  round_bf16 of each element",
+        gradient: "`g f'(x)`, of exp, tanh and sigmoid by y; sign and floor pass none, abs passes 0 at 0, sqrt at 0 is \
+                   infinite; round_bf16 rounds g alike",
     };
 }
 
@@ -55,6 +56,12 @@ impl Rule for Unary {
                 let (square, one) = (call.graph.times(y, y), call.graph.full_like(1.0, y));
                 call.graph.minus(one, square)
             }
+            F1::Sigmoid => {
+                let one = call.graph.full_like(1.0, y);
+                let rest = call.graph.minus(one, y);
+                call.graph.times(y, rest)
+            }
+            F1::Softplus => call.graph.unary(F1::Sigmoid, x),
             F1::Sin => call.graph.unary(F1::Cos, x),
             F1::Cos => {
                 let sine = call.graph.unary(F1::Sin, x);
@@ -75,7 +82,8 @@ impl Binary {
         operands: "a, b: one type",
         result: "as a; comparisons give f32",
         meaning: "add, sub, mul, max, min, less, less or equal, equal of f32 or i32 elements; div and pow of f32",
-        gradient: "`g df/da`, `g df/db`; of equal operands of max and min the second gets all; comparisons pass none",
+        gradient: "`g df/da`, `g df/db`; of equal operands of max and min each gets half, but none if the other is a constant; \
+                   comparisons pass none",
     };
 
     fn what(&self) -> &'static str {
@@ -135,12 +143,17 @@ impl Rule for Binary {
                 let slope = call.graph.over(call.node, b);
                 call.minus_seed_times(slope)
             }
-            (F2::Max, _) => seed_where_less(call, b, a, operand),
-            (F2::Min, _) => seed_where_less(call, a, b, operand),
-            (F2::Pow, 0) => {
-                let slope = power_slope(call.graph, a, b);
-                call.seed_times(slope)
-            }
+            (F2::Max, 0) => seed_where_less(call, b, a),
+            (F2::Max, _) => seed_where_less(call, a, b),
+            (F2::Min, 0) => seed_where_less(call, a, b),
+            (F2::Min, _) => seed_where_less(call, b, a),
+            (F2::Pow, 0) => match small_exponent(call.graph, b) {
+                Some(exponent) => seed_times_power_slope(call, a, exponent),
+                None => {
+                    let slope = power_slope(call.graph, a, b);
+                    call.seed_times(slope)
+                }
+            },
             (F2::Pow, _) => {
                 let slope = exponent_slope(call.graph, a, call.node);
                 call.seed_times(slope)
@@ -295,12 +308,32 @@ fn erf_derivative(graph: &mut Graph, x: NodeId) -> NodeId {
     graph.scale(bell, std::f64::consts::FRAC_2_SQRT_PI)
 }
 
-/// Max and min: the first operand has the seed where `low < high`, the second elsewhere.
-fn seed_where_less(call: &mut Call, low: NodeId, high: NodeId, operand: usize) -> NodeId {
-    let first = call.graph.binary(F2::Less, low, high);
+/// Max and min: the seed where `low < high`, that is where the operand is the one chosen. Where both are equal it is half
+/// the seed, so that identities such as `max(x, y) = (x + y + |x - y|) / 2` hold for gradients; but nothing if one of them is
+/// a constant, so that what `max(x, 0)` shuts off is shut off at 0 as well.
+fn seed_where_less(call: &mut Call, low: NodeId, high: NodeId) -> NodeId {
+    let chosen = call.graph.binary(F2::Less, low, high);
     let zero = call.graph.full_like(0.0, call.seed);
-    let (there, elsewhere) = if operand == 0 { (call.seed, zero) } else { (zero, call.seed) };
-    call.graph.select(first, there, elsewhere)
+    if call.graph.splat(low).or(call.graph.splat(high)).is_some() {
+        return call.graph.select(chosen, call.seed, zero);
+    }
+    let tied = call.graph.binary(F2::Equal, low, high);
+    let half = call.graph.scale(call.seed, 0.5);
+    let otherwise = call.graph.select(tied, half, zero);
+    call.graph.select(chosen, call.seed, otherwise)
+}
+
+/// The exponent of a power that is a product of few factors.
+fn small_exponent(graph: &Graph, exponent: NodeId) -> Option<u32> {
+    let whole = graph.splat(exponent).filter(|value| value.fract() == 0.0 && (2.0..=8.0).contains(value));
+    whole.map(|value| value as u32)
+}
+
+/// `g n a^(n - 1)`, factor by factor: where g is 0 it stays 0, though `a^(n - 1)` by itself would be infinite.
+fn seed_times_power_slope(call: &mut Call, a: NodeId, exponent: u32) -> NodeId {
+    let factor = call.graph.full_like(exponent.into(), call.seed);
+    let seed = call.seed_times(factor);
+    (1..exponent).fold(seed, |product, _| call.graph.product(product, a))
 }
 
 /// `b a^(b - 1)`.

@@ -179,7 +179,7 @@ fn the_gradient_of_each_operation_agrees_with_differences() {
         check_gradients(name, problem(&shapes, build));
     }
     use Unary::*;
-    for function in [Neg, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sin, Cos, Sign, Floor, Erf] {
+    for function in [Neg, Abs, Exp, Log, Sqrt, Rsqrt, Reciprocal, Tanh, Sigmoid, Softplus, Sin, Cos, Sign, Floor, Erf] {
         let build = |g: &mut Graph, p: &[NodeId]| {
             let two = g.full_like(2.0, p[0]);
             let x = g.plus(p[0], two);

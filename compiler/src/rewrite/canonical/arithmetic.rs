@@ -206,11 +206,6 @@ impl Builder {
         match exponent {
             0.0 => Some(self.fill(1.0, &self.ty(x))),
             1.0 => Some(x),
-            2.0 => Some(self.build(Op::Binary(Binary::Mul), &[x, x])),
-            3.0 => {
-                let square = self.build(Op::Binary(Binary::Mul), &[x, x]);
-                Some(self.build(Op::Binary(Binary::Mul), &[square, x]))
-            }
             4.0 => {
                 let square = self.build(Op::Binary(Binary::Mul), &[x, x]);
                 Some(self.build(Op::Binary(Binary::Mul), &[square, square]))
@@ -218,6 +213,9 @@ impl Builder {
             -2.0 => {
                 let square = self.build(Op::Binary(Binary::Mul), &[x, x]);
                 Some(self.build(Op::Unary(Unary::Reciprocal), &[square]))
+            }
+            _ if exponent.fract() == 0.0 && (2.0..=8.0).contains(&exponent) => {
+                Some((1..exponent as u32).fold(x, |power, _| self.build(Op::Binary(Binary::Mul), &[power, x])))
             }
             _ => None,
         }

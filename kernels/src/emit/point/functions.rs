@@ -30,6 +30,8 @@ impl Emitter<'_> {
                 b.div(one, x)
             }
             Unary::Tanh => b.tanh(x),
+            Unary::Sigmoid => b.sigmoid(x),
+            Unary::Softplus => b.softplus(x),
             Unary::Sin => b.sin(x),
             Unary::Cos => b.cos(x),
             Unary::Sign => b.sign(x),

@@ -9,8 +9,10 @@ use trainc::program::Program;
 use trainc::source::{FileId, SourceMap, Span};
 
 pub mod arbitrary;
+pub mod extremes;
 pub mod golden;
 pub mod layers;
+pub mod library;
 pub mod markdown;
 pub mod private_digits;
 pub mod program;

@@ -4,12 +4,10 @@ use super::private::{bindings, checked, draws, movement};
 use trainc::{
     graph::{Bindings, Output, Tensor, interpret},
     program::Program,
-    source::SourceMap,
-    syntax::tree::Item,
 };
 use trainc_tests::{
     layers::{LAYERS, ROWS},
-    program,
+    library::definitions,
 };
 
 /// The loss with the parameters moved along a direction.
@@ -46,7 +44,8 @@ fn gradients_of_single_layers_agree_with_differences() {
 #[test]
 fn every_layer_and_loss_of_the_library_is_in_a_program() {
     let files = ["activations", "attention", "convolution", "layers", "losses"];
-    let mut missing: Vec<(String, String)> = files.iter().flat_map(|file| definitions(file)).collect();
+    let found = files.iter().flat_map(|file| definitions(file));
+    let mut missing: Vec<(String, String)> = found.map(|(definition, text)| (definition.name.text, text)).collect();
     let mut text: String = LAYERS.iter().map(|layer| layer.program(1.0)).collect();
     loop {
         let (found, left): (Vec<_>, Vec<_>) = missing.into_iter().partition(|(name, _)| mentions(&text, name));
@@ -58,18 +57,6 @@ fn every_layer_and_loss_of_the_library_is_in_a_program() {
     }
     let missing: Vec<String> = missing.into_iter().map(|(name, _)| name).collect();
     assert!(missing.is_empty(), "in no program: {missing:?}");
-}
-
-/// Names and texts of the definitions of a file of the library.
-fn definitions(file: &str) -> Vec<(String, String)> {
-    let mut sources = SourceMap::default();
-    let text = program::read(&format!("compiler/std/{file}.train"));
-    let parsed = trainc::syntax::parse(sources.add(file, &text), &text);
-    let definitions = parsed.file.items.into_iter().filter_map(|item| match item {
-        Item::Definition(definition) => Some(definition),
-        _ => None,
-    });
-    definitions.map(|d| (d.name.text, text[d.span.start as usize..d.span.end as usize].to_owned())).collect()
 }
 
 /// Whether a word stands in a text.

@@ -18,6 +18,7 @@ mod private_runs;
 mod private_traces;
 mod rows;
 mod schedules;
+mod saturation;
 mod torch;
 mod traffic;
 mod workloads;

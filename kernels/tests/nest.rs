@@ -1,5 +1,7 @@
 //! Nests against the reference interpreter: shapes, tails, layouts, reductions, gathers, scatters, types.
 
+#[path = "nest/long_sums.rs"]
+mod long_sums;
 mod support;
 
 use proptest::prelude::*;

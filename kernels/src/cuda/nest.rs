@@ -5,6 +5,7 @@
 //! where neighbouring iterations do. The members of a team share the inner iterations and combine what they have reduced
 //! in a fixed order.
 
+mod inner;
 mod order;
 mod plan;
 mod spread;
@@ -19,12 +20,12 @@ use crate::{
         builder::{Block, Builder, Compare, Type, Value},
         point::{Emitter, Point},
     },
-    ir::{Buffer, ExprId, Index, Kernel, Nest, ReduceKind, Sweep},
-    nest::{roots, split},
+    ir::{Buffer, ExprId, Kernel, Nest, ReduceKind, Sweep},
+    nest::{reduce::Accumulator, roots, split},
 };
 pub(super) use order::ordered;
 pub(super) use plan::Plan;
-use plan::{BLOCKS_WANTED, is_ordered, scatter_key};
+use plan::{BLOCKS_WANTED, is_ordered};
 
 /// A nest that is one launch, and the buffers that it is given.
 struct Stage {
@@ -90,9 +91,6 @@ pub(super) fn emit(
     let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
     Lowering { e, nest, plan, ordered: updates && nest.sweeps.len() > 1 }.block(block);
 }
-
-/// The running value of a reduction: the value, or value and position.
-type Accumulator = Vec<Value>;
 
 struct Lowering<'a> {
     e: Emitter<'a>,
@@ -239,87 +237,6 @@ impl Lowering<'_> {
         }
     }
 
-    /// Runs a sweep over the inner domain; returns the accumulators, which all members have.
-    fn over_inner(&mut self, sweep: &Sweep, point: &Point, member: Member) -> Vec<Value> {
-        let state: Vec<Accumulator> = sweep.reductions.iter().map(|r| self.e.b.identity(r.kind, 1)).collect();
-        let flat = match self.plan.team {
-            1 => self.serial(0, sweep, point, member, state.concat()),
-            _ => self.strided(sweep, point, member, state.concat()),
-        };
-        let totals = regrouped(&state, &flat);
-        let finished = totals.into_iter().zip(&sweep.reductions).map(|(total, reduction)| {
-            let total = self.across_team(reduction.kind, total, member);
-            *total.last().expect("an accumulator has a value")
-        });
-        finished.collect()
-    }
-
-    /// The inner loops from `dim` on, by one thread.
-    fn serial(&mut self, dim: usize, sweep: &Sweep, point: &Point, member: Member, state: Vec<Value>) -> Vec<Value> {
-        let mut point = point.clone();
-        if dim == self.nest.inner.len() {
-            return self.step(sweep, point, member, state);
-        }
-        self.e.hoist(&mut point, &roots(sweep));
-        let open = self.e.b.begin_count(self.nest.inner[dim], &state);
-        let at = point.at((self.nest.parallel.len() + dim) as u32, open.counter);
-        let next = self.serial(dim + 1, sweep, &at, member, open.carried.clone());
-        self.e.b.end_loop(open, &next)
-    }
-
-    /// Every so-many-th iteration of the flattened inner loops.
-    fn strided(&mut self, sweep: &Sweep, point: &Point, member: Member, state: Vec<Value>) -> Vec<Value> {
-        let total = self.nest.inner.iter().product::<u64>();
-        let bounds = (member.number, self.e.b.i64(total as i64), self.e.b.i64(self.plan.team as i64));
-        let open = self.e.b.begin_loop(bounds, &state);
-        let first = self.nest.parallel.len() as u32;
-        let point = super::decode(self.e.b, point, first, &self.nest.inner, open.counter);
-        let next = self.step(sweep, point, member, open.carried.clone());
-        self.e.b.end_loop(open, &next)
-    }
-
-    /// One inner iteration: values, reductions, stores.
-    fn step(&mut self, sweep: &Sweep, mut point: Point, member: Member, state: Vec<Value>) -> Vec<Value> {
-        if let Some(part) = member.part {
-            self.scatter_step(sweep, &mut point, part);
-            return state;
-        }
-        let shape: Vec<Accumulator> = sweep.reductions.iter().map(|r| self.e.b.identity(r.kind, 1)).collect();
-        let old = regrouped(&shape, &state);
-        let new = sweep.reductions.iter().zip(old).map(|(reduction, old)| {
-            let value = self.e.evaluate(&mut point, reduction.value);
-            self.accumulate(&mut point, reduction.kind, &old, value)
-        });
-        let new: Vec<Accumulator> = new.collect();
-        let condition = self.storing(member, false);
-        self.store_all(sweep, &mut point, condition);
-        new.concat()
-    }
-
-    /// Adds if the element belongs to this team's part.
-    fn scatter_step(&mut self, sweep: &Sweep, point: &mut Point, part: Value) {
-        let key = scatter_key(self.nest).expect("parts were planned by it");
-        let key = self.e.evaluate(point, key);
-        let key = self.e.b.extend_signed(key, crate::emit::builder::Elem::I64);
-        let parts = self.e.b.i64(self.plan.parts as i64);
-        let class = self.e.b.rem_unsigned(key, parts);
-        let mine = self.e.b.compare(Compare::Equal, class, part);
-        self.store_all(sweep, point, Some(mine));
-    }
-
-    fn accumulate(&mut self, point: &mut Point, kind: ReduceKind, old: &Accumulator, value: Value) -> Accumulator {
-        let new = match kind {
-            ReduceKind::Sum => return vec![self.e.b.add(old[0], value)],
-            ReduceKind::Max => return vec![self.e.b.max(old[0], value)],
-            ReduceKind::ArgMax => {
-                let index = Index::row_major(self.nest.parallel.len() as u32, &self.nest.inner);
-                [value, self.e.position(point, &index)]
-            }
-        };
-        let better = self.e.b.compare(Compare::Greater, value, old[0]);
-        new.into_iter().zip(old).map(|(new, &old)| self.e.b.select(better, new, old)).collect()
-    }
-
     /// Combines what the members of a team have reduced; every member gets the same bits.
     fn across_team(&mut self, kind: ReduceKind, mut total: Accumulator, member: Member) -> Accumulator {
         if self.plan.team == 1 {
@@ -379,15 +296,4 @@ impl Lowering<'_> {
             b.combine(kind, &total, &next)
         })
     }
-}
-
-/// Flat values as accumulators of the given shape.
-fn regrouped(shape: &[Accumulator], flat: &[Value]) -> Vec<Accumulator> {
-    let mut rest = flat;
-    let groups = shape.iter().map(|old| {
-        let (head, tail) = rest.split_at(old.len());
-        rest = tail;
-        head.to_vec()
-    });
-    groups.collect()
 }

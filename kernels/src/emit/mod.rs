@@ -1,7 +1,8 @@
-//! Emission of MLIR text: the [`builder`], the transcendental functions ([`math`]), and expressions over loop variables
-//! ([`point`]).
+//! Emission of MLIR text: the [`builder`], the transcendental functions ([`math`]), expressions over loop variables
+//! ([`point`]), and sums of many terms ([`sum`]).
 
 pub(crate) mod builder;
 mod chacha;
 pub(crate) mod math;
 pub(crate) mod point;
+pub(crate) mod sum;

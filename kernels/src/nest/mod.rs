@@ -4,6 +4,8 @@
 //! lanes, one iteration of the others times a block of columns of that loop. A tile is a range of units.
 
 pub(crate) mod batch;
+mod inner;
+pub(crate) mod reduce;
 pub(crate) mod split;
 
 use crate::{
@@ -176,9 +178,6 @@ fn vector_cost(nest: &Nest, var: u32, lanes: u32) -> u64 {
     cost
 }
 
-/// The running value of a reduction: the value, or value and position.
-type Accumulator = Vec<Value>;
-
 struct Lowering<'a> {
     e: Emitter<'a>,
     nest: &'a Nest,
@@ -315,221 +314,10 @@ impl Lowering<'_> {
         });
         values.collect()
     }
-
-    /// Runs a sweep over the inner domain; returns the accumulators of each point.
-    fn loop_over_inner(&mut self, sweep: &Sweep, points: &[Point]) -> Vec<Vec<Value>> {
-        let across_inner = self.plan.vector.is_some() && !self.plan.is_parallel(self.nest);
-        let width = if self.plan.vector.is_some() { self.e.lanes } else { 1 };
-        let slots = if across_inner && !sweep.reductions.is_empty() { self.unroll() as usize } else { 1 };
-        let mut state = State { slots, kinds: sweep.reductions.iter().map(|r| r.kind).collect(), values: Vec::new() };
-        for _ in 0..points.len() * slots {
-            for reduction in &sweep.reductions {
-                state.values.push(self.e.b.identity(reduction.kind, width));
-            }
-        }
-        let state = self.inner_dim(0, sweep, points, state);
-        (0..points.len())
-            .map(|point| {
-                let totals = state.totals(self.e.b, point);
-                let finished = totals.into_iter().zip(&sweep.reductions).map(|(total, reduction)| {
-                    let total = if across_inner { self.e.b.across(reduction.kind, total) } else { total };
-                    *total.last().expect("an accumulator has a value")
-                });
-                finished.collect()
-            })
-            .collect()
-    }
-
-    /// The inner loops from `dim` on.
-    fn inner_dim(&mut self, dim: usize, sweep: &Sweep, points: &[Point], mut state: State) -> State {
-        let var = (self.nest.parallel.len() + dim) as u32;
-        let mut points = points.to_vec();
-        if dim == self.nest.inner.len() {
-            for (number, point) in points.into_iter().enumerate() {
-                self.step(sweep, point, &mut state, number);
-            }
-            return state;
-        }
-        points.iter_mut().for_each(|point| self.e.hoist(point, &roots(sweep)));
-        if self.plan.vector == Some(var) {
-            let [point] = &points[..] else { unreachable!("inner lanes advance one point") };
-            return self.vector_dim(var, sweep, point, state);
-        }
-        let open = self.e.b.begin_count(self.nest.inner[dim], &state.flat());
-        let inside = state.with(&open.carried);
-        let at: Vec<Point> = points.iter().map(|point| point.at(var, open.counter)).collect();
-        let next = self.inner_dim(dim + 1, sweep, &at, inside).flat();
-        let after = self.e.b.end_loop(open, &next);
-        state.with(&after)
-    }
-
-    /// The last inner loop, along the lanes: groups of `slots` vectors, single vectors, a partial one.
-    fn vector_dim(&mut self, var: u32, sweep: &Sweep, point: &Point, state: State) -> State {
-        let (lanes, extent) = (u64::from(self.e.lanes), self.nest.inner[var as usize - self.nest.parallel.len()]);
-        let slots = state.slots as u64;
-        let groups = extent / (lanes * slots);
-        let state = self.vector_groups(var, sweep, point, state, (0, groups, slots));
-        let done = groups * slots * lanes;
-        let mut state = match slots {
-            1 => state,
-            _ => self.vector_groups(var, sweep, point, state, (done, (extent - done) / lanes, 1)),
-        };
-        let tail = extent % lanes;
-        if tail > 0 {
-            let start = self.e.b.i64((extent - tail) as i64);
-            self.step(sweep, point.along(var, start, tail as u32), &mut state, 0);
-        }
-        state
-    }
-
-    fn vector_groups(
-        &mut self,
-        var: u32,
-        sweep: &Sweep,
-        point: &Point,
-        state: State,
-        (first, groups, slots): (u64, u64, u64),
-    ) -> State {
-        if groups == 0 {
-            return state;
-        }
-        let lanes = self.e.lanes;
-        let open = self.e.b.begin_count(groups, &state.flat());
-        let mut inside = state.with(&open.carried);
-        let (step, first) = (self.e.b.i64((slots * u64::from(lanes)) as i64), self.e.b.i64(first as i64));
-        let start = self.e.b.mul(open.counter, step);
-        let start = self.e.b.add(start, first);
-        for slot in 0..slots {
-            let shift = self.e.b.i64((slot * u64::from(lanes)) as i64);
-            let start = self.e.b.add(start, shift);
-            self.step(sweep, point.along(var, start, lanes), &mut inside, slot as usize);
-        }
-        let after = self.e.b.end_loop(open, &inside.flat());
-        state.with(&after)
-    }
-
-    /// One iteration of a sweep: all values, then the reductions, then the stores. `place` is the state's row.
-    fn step(&mut self, sweep: &Sweep, mut point: Point, state: &mut State, place: usize) {
-        for root in roots(sweep) {
-            self.e.evaluate(&mut point, root);
-        }
-        for (number, reduction) in sweep.reductions.iter().enumerate() {
-            let value = self.e.evaluate_wide(&mut point, reduction.value);
-            let old = state.at(place, number).clone();
-            let new = self.accumulate(&mut point, reduction.kind, &old, value);
-            let new = self.keep_inactive(&point, &old, new);
-            *state.at(place, number) = new;
-        }
-        sweep.stores.iter().for_each(|store| self.e.store(&mut point, store));
-    }
-
-    fn accumulate(&mut self, point: &mut Point, kind: ReduceKind, old: &Accumulator, value: Value) -> Accumulator {
-        match kind {
-            ReduceKind::Sum => vec![self.e.b.add(old[0], value)],
-            ReduceKind::Max => vec![self.e.b.max(old[0], value)],
-            ReduceKind::ArgMax => {
-                let index = Index::row_major(self.nest.parallel.len() as u32, &self.nest.inner);
-                let position = self.e.position(point, &index);
-                let position = self.e.b.splat(position, value.ty.lanes);
-                let better = self.e.b.compare(Compare::Greater, value, old[0]);
-                vec![self.e.b.select(better, value, old[0]), self.e.b.select(better, position, old[1])]
-            }
-        }
-    }
-
-    /// In a partial vector the lanes beyond the domain keep what they had.
-    fn keep_inactive(&mut self, point: &Point, old: &Accumulator, new: Accumulator) -> Accumulator {
-        let lanes = self.e.lanes;
-        let Some(active) = point.lane.map(|lane| lane.active).filter(|&active| active < lanes) else { return new };
-        let mask = self.e.b.mask(lanes, active);
-        new.iter().zip(old).map(|(&new, &old)| self.e.b.select(mask, new, old)).collect()
-    }
 }
 
-/// The accumulators of a running sweep: for each point and slot, one for each reduction.
-#[derive(Clone)]
-struct State {
-    /// Independent accumulators of one reduction, to hide the latency of its operation.
-    slots: usize,
-    kinds: Vec<ReduceKind>,
-    values: Vec<Accumulator>,
-}
-
-impl State {
-    fn at(&mut self, place: usize, reduction: usize) -> &mut Accumulator {
-        let position = place * self.kinds.len() + reduction;
-        &mut self.values[position]
-    }
-
-    fn flat(&self) -> Vec<Value> {
-        self.values.concat()
-    }
-
-    /// The same shape with other values, given flat.
-    fn with(&self, flat: &[Value]) -> State {
-        let mut rest = flat;
-        let values = self.values.iter().map(|old| {
-            let (head, tail) = rest.split_at(old.len());
-            rest = tail;
-            head.to_vec()
-        });
-        State { values: values.collect(), kinds: self.kinds.clone(), slots: self.slots }
-    }
-
-    /// The reductions of one point, slots combined in order.
-    fn totals(&self, b: &mut Builder, point: usize) -> Vec<Accumulator> {
-        let of =
-            |slot: usize, number: usize| self.values[(point * self.slots + slot) * self.kinds.len() + number].clone();
-        let total = |(number, &kind)| {
-            (1..self.slots).fold(of(0, number), |total, slot| b.combine(kind, &total, &of(slot, number)))
-        };
-        self.kinds.iter().enumerate().map(total).collect()
-    }
-}
-
-/// Reductions.
+/// Tiles.
 impl Builder {
-    pub(crate) fn identity(&mut self, kind: ReduceKind, lanes: u32) -> Accumulator {
-        match kind {
-            ReduceKind::Sum => vec![self.float(lanes, 0.0)],
-            ReduceKind::Max => vec![self.float(lanes, f32::NEG_INFINITY)],
-            ReduceKind::ArgMax => vec![self.float(lanes, f32::NEG_INFINITY), self.int(lanes, 0)],
-        }
-    }
-
-    pub(crate) fn combine(&mut self, kind: ReduceKind, a: &Accumulator, b: &Accumulator) -> Accumulator {
-        match kind {
-            ReduceKind::Sum => vec![self.add(a[0], b[0])],
-            ReduceKind::Max => vec![self.max(a[0], b[0])],
-            ReduceKind::ArgMax => {
-                let greater = self.compare(Compare::Greater, b[0], a[0]);
-                let equal = self.compare(Compare::Equal, b[0], a[0]);
-                let before = self.compare(Compare::Less, b[1], a[1]);
-                let tie = self.and(equal, before);
-                let better = self.or(greater, tie);
-                vec![self.select(better, b[0], a[0]), self.select(better, b[1], a[1])]
-            }
-        }
-    }
-
-    /// Combines all lanes, by halves.
-    pub(crate) fn across(&mut self, kind: ReduceKind, mut total: Vec<Value>) -> Vec<Value> {
-        let mut lanes = total[0].ty.lanes;
-        while lanes > 2 {
-            lanes /= 2;
-            let half = |b: &mut Builder, start: u32| -> Accumulator {
-                let chosen: Vec<u32> = (start..start + lanes).collect();
-                total.iter().map(|&value| b.shuffle(value, value, &chosen)).collect()
-            };
-            let (low, high) = (half(self, 0), half(self, lanes));
-            total = self.combine(kind, &low, &high);
-        }
-        let lane =
-            |b: &mut Builder, lane: u32| -> Accumulator { total.iter().map(|&value| b.extract(value, lane)).collect() };
-        let (low, high) = (lane(self, 0), lane(self, 1));
-        self.combine(kind, &low, &high)
-    }
-
     /// The first unit of a tile, where `units` are spread evenly over `tiles`.
     pub(crate) fn boundary(&mut self, tile: Value, units: u64, tiles: u64) -> Value {
         debug_assert_eq!(tile.ty, Type::I64);

@@ -1,5 +1,7 @@
 //! Matrix products against the reference interpreter: every layout, odd sizes, fused work on both sides, types.
 
+#[path = "gemm/long_contractions.rs"]
+mod long_contractions;
 mod support;
 
 use proptest::prelude::*;

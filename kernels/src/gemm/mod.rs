@@ -5,6 +5,7 @@
 //! one every unit covers all. An operand that units share is packed once, by a stage of its own, into the workspace; one
 //! that belongs to a unit is packed by that unit into scratch; a left factor that is a plain f32 array is not packed.
 
+mod long;
 mod pack;
 mod plan;
 mod prefetch;
@@ -213,13 +214,14 @@ impl Lowering<'_> {
         let row_stride = self.e.b.i64(self.plan.tile.columns() as i64);
         let is_last = self.is_last(depth);
         self.when(is_last, |lowering| lowering.prefetch_epilogue(block, rows, panel));
-        self.micro.call(
-            self.e.b,
-            (self.plan.step, rows.1),
-            left,
-            (right, depth.size),
-            Output { pointer: sums, row_stride, accumulate: depth.start },
-        );
+        let (plain, fresh) = (!self.plan.corrects_sums(), self.e.b.i64(0));
+        let terms = if plain { sums } else { self.scratch_at(self.plan.terms_offset()) };
+        let accumulate = if plain { depth.start } else { fresh };
+        let output = Output { pointer: terms, row_stride, accumulate };
+        self.micro.call(self.e.b, (self.plan.step, rows.1), left, (right, depth.size), output);
+        if let Some(is_last) = is_last.filter(|_| !plain) {
+            self.add_terms(rows.1, (sums, terms), [depth.start, is_last]);
+        }
         self.when(is_last, |lowering| lowering.epilogue(block, rows, panel, sums));
     }
 

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     caches::Caches,
+    emit::sum::CHAIN,
     ir::{DType, Expr, ExprId, Gemm, Index, Kernel, Precision},
     micro::{Machine, Step, Tile},
     stage::tile_count,
@@ -14,6 +15,9 @@ use crate::{
 /// Depth of a block: a panel of the right factor this deep fills a 32 KiB first-level cache, or half of it where a tile has 16
 /// columns. The only block that changes bits: it depends on nothing.
 const DEPTH_BLOCK: u64 = 256;
+/// Blocks whose sums are added to each other as they are; the errors of these additions are a fraction of what a block's own
+/// are. Sums of more blocks are added with their errors.
+const PLAIN_BLOCKS: u64 = CHAIN / 2;
 /// Rows, and floats of the right factor, from which a product is cut into units that share a factor. What is shared lies in
 /// the arena, which all variants of an artifact have in common: this depends on the product alone.
 const ROWS_CUT: u64 = 120;
@@ -152,7 +156,11 @@ impl Plan {
         }
         self.rows_per_sums = self.rows_per_unit.min(TALL_BLOCK);
         self.rows_per_block = evenly(self.rows_per_sums, blocks.rows).next_multiple_of(self.tile.rows).min(self.rows);
-        let most = if self.right_place == Place::Workspace { blocks.summed_panels } else { blocks.packed_panels };
+        let most = match (self.right_place, self.corrects_sums()) {
+            (Place::Workspace, false) => blocks.summed_panels,
+            (Place::Workspace, true) => (blocks.summed_panels / 2).max(1),
+            _ => blocks.packed_panels,
+        };
         self.panels_per_block = evenly(self.panels_per_unit, most);
     }
 
@@ -234,16 +242,35 @@ impl Plan {
         self.depth_per_block < self.depth
     }
 
+    /// Whether errors wait beside the sums.
+    pub fn corrects_sums(&self) -> bool {
+        self.depth.div_ceil(self.depth_per_block) > PLAIN_BLOCKS
+    }
+
     fn sums_elements(&self) -> u64 {
         match self.keeps_sums() {
             true => self.rows_per_sums.next_multiple_of(self.tile.rows) * self.panels_per_block * self.tile.columns(),
-            false => self.tile.rows * self.tile.columns(),
+            false => self.tile_elements(),
         }
+    }
+
+    fn tile_elements(&self) -> u64 {
+        self.tile.rows * self.tile.columns()
+    }
+
+    /// Where the errors of the sums start in scratch, if there are any, in f32 elements.
+    pub fn errors_offset(&self) -> u64 {
+        self.sums_elements()
+    }
+
+    /// Where the sums of one block of the contraction lie in scratch before they are added, in f32 elements.
+    pub fn terms_offset(&self) -> u64 {
+        2 * self.sums_elements()
     }
 
     /// Where the packed left factor starts in scratch, in f32 elements.
     pub fn left_offset(&self) -> u64 {
-        self.sums_elements()
+        if self.corrects_sums() { self.terms_offset() + self.tile_elements() } else { self.sums_elements() }
     }
 
     fn left_block_elements(&self) -> u64 {

@@ -7,6 +7,7 @@
 //! and its code exists once.
 
 mod factor;
+mod long;
 mod scalar;
 mod tensor;
 mod tf32;
@@ -21,6 +22,7 @@ use crate::{
     ir::{Gemm, Kernel, Precision},
 };
 use factor::Factor;
+use long::Pieces;
 
 /// Threads of a block.
 const THREADS: u64 = 256;
@@ -82,7 +84,8 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, gemm: &Gemm, name: &str) -
         Precision::Tf32 => &TF32_TILES,
         Precision::Bf16 => &TENSOR_TILES,
     };
-    let tile = choose(tiles, &sizes);
+    let pieces = Pieces::of(gemm.precision, sizes.depth);
+    let tile = choose(pieces.map_or(tiles, |pieces| pieces.fitting(tiles)), &sizes);
     let factors = factor::factors(kernel, &gemm, tile);
     let symbol = format!("{name}_0");
     let mut shared_bytes = 0;
@@ -90,7 +93,7 @@ pub(super) fn lower(b: &mut Builder, kernel: &Kernel, gemm: &Gemm, name: &str) -
     let together = Some(if tensor || tile.rows == 128 { 1 } else { 2 });
     entry(b, &symbol, Block { threads: THREADS as u32, together }, kernel.buffers.len(), |b, pointers, instance| {
         let e = Emitter::with_pointers(b, &gemm.exprs, &kernel.buffers, pointers, instance, 1);
-        let mut lowering = Lowering { e, gemm: &gemm, tile, sizes, factors };
+        let mut lowering = Lowering { e, gemm: &gemm, tile, sizes, pieces, factors };
         shared_bytes = lowering.shared_bytes();
         lowering.block();
     });
@@ -103,6 +106,8 @@ struct Lowering<'a> {
     gemm: &'a Gemm,
     tile: Tile,
     sizes: Sizes,
+    /// What a long contraction is cut into.
+    pieces: Option<Pieces>,
     factors: [Factor; 2],
 }
 
@@ -173,9 +178,26 @@ impl Lowering<'_> {
                 self.e.b.commit_copies();
             }
         }
-        let zero = self.e.b.float(1, 0.0);
-        let count = self.tile.rows * self.tile.columns / THREADS;
-        let open = self.e.b.begin_count(steps, &vec![zero; count as usize]);
+        let sums = match self.pieces {
+            None => {
+                let all = (self.e.b.i64(0), self.e.b.i64(steps as i64));
+                self.steps(place, all)
+            }
+            Some(pieces) => self.in_pieces(place, steps, pieces),
+        };
+        if asynchronous {
+            self.e.b.await_copies(0);
+        }
+        sums
+    }
+
+    /// The thread's sums over some steps of the contraction.
+    fn steps(&mut self, place: &Place, (low, high): (Value, Value)) -> Vec<Value> {
+        let steps = self.sizes.depth.div_ceil(self.tile.depth);
+        let ahead = self.stages() - 1;
+        let asynchronous = self.factors.iter().any(Factor::is_asynchronous);
+        let (zero, one) = (self.e.b.float(1, 0.0), self.e.b.i64(1));
+        let open = self.e.b.begin_loop((low, high, one), &vec![zero; self.sums() as usize]);
         if asynchronous {
             self.e.b.await_copies(ahead - 1);
         }
@@ -195,11 +217,12 @@ impl Lowering<'_> {
             false => self.multiply_scalars(place, stage, open.carried.clone()),
         };
         self.keep(place, &loaded, then);
-        let sums = self.e.b.end_loop(open, &sums);
-        if asynchronous {
-            self.e.b.await_copies(0);
-        }
-        sums
+        self.e.b.end_loop(open, &sums)
+    }
+
+    /// Sums of a thread.
+    fn sums(&self) -> u64 {
+        self.tile.rows * self.tile.columns / THREADS
     }
 
     /// Passes the sums through shared memory, a group of rows at a time, and executes the stores.

@@ -14,7 +14,7 @@ const WARPS_ACROSS: u64 = 4;
 const ROWS: u64 = 16;
 pub(super) const COLUMNS: u64 = 8;
 /// Depth of a multiplication of bf16.
-const DEPTH: u64 = 16;
+pub(super) const DEPTH: u64 = 16;
 
 /// Fragments of a warp, down and across.
 fn fragments(tile: Tile) -> (u64, u64) {

@@ -75,7 +75,8 @@ fn describe(opened: &Opened) -> String {
 }
 
 fn facts(opened: &Opened) -> serde_json::Value {
-    let tensor = |(name, dtype, shape): (&str, String, &[usize])| (name.to_owned(), json!({ "type": dtype, "shape": shape }));
+    let tensor =
+        |(name, dtype, shape): (&str, String, &[usize])| (name.to_owned(), json!({ "type": dtype, "shape": shape }));
     json!({
         "state": opened.state(),
         "tensors": opened.tensors().map(tensor).collect::<serde_json::Map<_, _>>(),

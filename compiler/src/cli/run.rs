@@ -87,11 +87,7 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
 }
 
 /// A session at a run's newest checkpoint, beside a run that may be going on.
-pub fn newest(
-    directory: &Path,
-    execution: &Execution,
-    base: &Option<PathBuf>,
-) -> Result<(Session, u32), Failure> {
+pub fn newest(directory: &Path, execution: &Execution, base: &Option<PathBuf>) -> Result<(Session, u32), Failure> {
     let (artifact, stored) = RunDirectory::read(directory).map_err(of_runtime)?;
     let options = to_continue(stored, execution, base)?;
     let mut session = Session::new(artifact, &options).map_err(of_runtime)?;

@@ -91,7 +91,9 @@ impl Settings {
 
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let damaged = |reason: &str| {
-            format!("the options of the run are damaged: {reason} (`--from` still takes parameters from its checkpoints)")
+            format!(
+                "the options of the run are damaged: {reason} (`--from` still takes parameters from its checkpoints)"
+            )
         };
         let json: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| damaged(&error.to_string()))?;
         if json.get("format") != Some(&FORMAT.into()) {

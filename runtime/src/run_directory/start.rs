@@ -33,12 +33,7 @@ impl NewRun {
     ///
     /// # Errors
     /// When another process is at work in the directory, it holds a run that is to stay, or it cannot be written.
-    pub fn prepare(
-        path: impl AsRef<Path>,
-        artifact: &Artifact,
-        options: &Options,
-        earlier: Earlier,
-    ) -> Result<Self> {
+    pub fn prepare(path: impl AsRef<Path>, artifact: &Artifact, options: &Options, earlier: Earlier) -> Result<Self> {
         let path = path.as_ref();
         if earlier == Earlier::Refuse && RunDirectory::exists(path) {
             let shown = path.display();

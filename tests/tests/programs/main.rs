@@ -19,6 +19,7 @@ mod private_traces;
 mod rows;
 mod schedules;
 mod saturation;
+mod run_life;
 mod torch;
 mod traffic;
 mod workloads;

@@ -51,9 +51,12 @@ pub mod atomic;
 pub mod chacha;
 pub mod checkpoint;
 pub mod code;
+#[cfg(feature = "tokenizers")]
+mod contained;
 pub mod data;
 pub mod device;
 mod error;
+pub mod files;
 mod float_check;
 mod init;
 pub mod memory;

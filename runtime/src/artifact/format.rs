@@ -1,7 +1,7 @@
 //! Bytes to [`Artifact`] and back; see the module above for the layout.
 
 use super::{Artifact, Defect, FORMAT_VERSION, Isa, Manifest, Objects};
-use std::fs::File;
+use crate::files;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -128,7 +128,7 @@ impl Header {
 /// Reads a whole file once its header agrees with its size.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, ArtifactError> {
     let io = |error| ArtifactError::Io { path: path.to_owned(), error };
-    let mut file = File::open(path).map_err(io)?;
+    let mut file = files::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
     let mut bytes = Vec::with_capacity(HEADER_BYTES);
     file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(io)?;

@@ -18,6 +18,7 @@ pub use folder::Checkpoints;
 
 use crate::artifact::{Manifest, TensorKind, TensorSpec};
 use crate::atomic;
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,6 +35,10 @@ const SUMS: &str = "B3SUMS";
 
 /// The files of a checkpoint.
 pub const FILES: [&str; 3] = [TENSORS, STATE, SUMS];
+
+/// Limits of what is read of the small files.
+const MAX_SUMS_BYTES: u64 = 1 << 10;
+const MAX_STATE_BYTES: u64 = 16 << 20;
 
 /// What a run needs besides its tensors in order to continue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,7 +118,9 @@ pub fn open(path: &Path) -> Result<Opened, CheckpointError> {
     if !path.is_dir() {
         return Err(CheckpointError::Missing { path: path.to_owned() });
     }
-    let sums = fs::read_to_string(path.join(SUMS)).map_err(|error| damaged(SUMS, error.to_string()))?;
+    let read =
+        |file: &str, limit| files::read(&path.join(file), limit).map_err(|error| damaged(file, error.to_string()));
+    let sums = String::from_utf8(read(SUMS, MAX_SUMS_BYTES)?).map_err(|error| damaged(SUMS, error.to_string()))?;
     for (file, line) in [TENSORS, STATE].into_iter().zip(sums.split_inclusive('\n')) {
         let digest = digest_of(&path.join(file)).map_err(|error| damaged(file, error.to_string()))?;
         if line != format!("{digest}  {file}\n") {
@@ -123,8 +130,8 @@ pub fn open(path: &Path) -> Result<Opened, CheckpointError> {
     if sums.split_inclusive('\n').count() != 2 {
         return Err(damaged(SUMS, "it does not list two files".to_owned()));
     }
-    let state = fs::read(path.join(STATE)).map_err(|error| damaged(STATE, error.to_string()))?;
-    let state: State = serde_json::from_slice(&state).map_err(|error| damaged(STATE, error.to_string()))?;
+    let state: State =
+        serde_json::from_slice(&read(STATE, MAX_STATE_BYTES)?).map_err(|error| damaged(STATE, error.to_string()))?;
     if state.format != FORMAT_VERSION {
         return Err(CheckpointError::Version { path: path.to_owned(), found: state.format });
     }
@@ -134,7 +141,7 @@ pub fn open(path: &Path) -> Result<Opened, CheckpointError> {
 
 fn digest_of(path: &Path) -> io::Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
+    hasher.update_reader(files::open(path)?)?;
     Ok(hasher.finalize())
 }
 

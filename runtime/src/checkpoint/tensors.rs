@@ -84,7 +84,7 @@ pub(super) struct TensorFile {
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self, String> {
         let open = || -> io::Result<(File, Vec<u8>)> {
-            let mut file = File::open(path)?;
+            let mut file = crate::files::open(path)?;
             let mut length = [0; 8];
             file.read_exact(&mut length)?;
             let header_bytes = u64::from_le_bytes(length);

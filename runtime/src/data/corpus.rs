@@ -1,8 +1,10 @@
 //! Text to one stream of tokens: documents in order, each followed by the tokenizer's separator.
 
+use super::signature::Kind;
 use super::store::{TokenStore, TokenWriter, Width};
 use super::tokenizer::Tokenizer;
 use super::{DataError, paths};
+use crate::files;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,12 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// Bytes read from a file at once.
 const CHUNK_BYTES: usize = 1 << 18;
+
+/// Longest document of a tokenizer that needs it as a whole.
+const MAX_DOCUMENT_BYTES: u64 = 1 << 30;
+
+/// A byte order mark, which is no part of a JSON text (RFC 8259, section 8.1).
+const MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A tokenised corpus.
 pub struct Corpus {
@@ -46,17 +54,12 @@ impl Corpus {
     ) -> Result<Self, DataError> {
         let mut builder = Builder::new(tokenizer);
         for path in paths::expand(patterns, base)? {
-            let mut reader = BufReader::new(File::open(&path).map_err(DataError::io(&path))?);
-            let mut line = Vec::new();
-            for number in 1.. {
-                line.clear();
-                if reader.read_until(b'\n', &mut line).map_err(DataError::io(&path))? == 0 {
-                    break;
-                }
+            let mut lines = Lines::open(&path)?;
+            while let Some((number, line)) = lines.next()? {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                let text = json_member(&line, member).map_err(|problem| DataError::line(&path, number, problem))?;
+                let text = json_member(line, member).map_err(|problem| DataError::line(&path, number, problem))?;
                 builder.add(text.into_bytes(), || format!("{}:{number}", path.display()))?;
             }
         }
@@ -76,6 +79,40 @@ impl Corpus {
         };
         let (tokens, ends) = TokenStore::open(&paths, width)?;
         Ok(Self { tokens, ends })
+    }
+}
+
+/// The lines of a file, of which one at a time is in memory.
+struct Lines<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl<'a> Lines<'a> {
+    fn open(path: &'a Path) -> Result<Self, DataError> {
+        let mut reader = BufReader::new(files::open(path).map_err(DataError::io(path))?);
+        let head = reader.fill_buf().map_err(DataError::io(path))?;
+        if let Some(kind) = Kind::of(head) {
+            return Err(DataError::file(path, kind.instead_of("JSON lines")));
+        }
+        let mark = if head.starts_with(MARK) { MARK.len() } else { 0 };
+        reader.consume(mark);
+        Ok(Self { path, reader, line: Vec::new(), number: 0 })
+    }
+
+    /// The next line and its number, counted from 1.
+    fn next(&mut self) -> Result<Option<(u64, &[u8])>, DataError> {
+        self.line.clear();
+        self.number += 1;
+        let mut reader = Read::by_ref(&mut self.reader).take(MAX_DOCUMENT_BYTES + 1);
+        let bytes = reader.read_until(b'\n', &mut self.line).map_err(DataError::io(self.path))?;
+        if bytes as u64 > MAX_DOCUMENT_BYTES {
+            let problem = format!("it has more than {MAX_DOCUMENT_BYTES} bytes: make several documents of it");
+            return Err(DataError::line(self.path, self.number, problem));
+        }
+        Ok((bytes > 0).then_some((self.number, &self.line)))
     }
 }
 
@@ -105,7 +142,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(tokenizer: &'a Tokenizer) -> Self {
-        let writer = TokenWriter::new(Width::holding(tokenizer.vocabulary()));
+        let writer = TokenWriter::new(Width::holding(tokenizer.bound()));
         let chunk = vec![0; CHUNK_BYTES];
         Self { tokenizer, writer, ends: Vec::new(), waiting: Vec::new(), waiting_bytes: 0, chunk }
     }
@@ -113,10 +150,10 @@ impl<'a> Builder<'a> {
     /// Files of bytes may be large: they are never in memory as a whole.
     fn add_file(&mut self, path: &Path) -> Result<(), DataError> {
         if !matches!(self.tokenizer, Tokenizer::Bytes) {
-            let text = std::fs::read(path).map_err(DataError::io(path))?;
+            let text = files::read(path, MAX_DOCUMENT_BYTES).map_err(DataError::io(path))?;
             return self.add(text, || path.display().to_string());
         }
-        let mut file = File::open(path).map_err(DataError::io(path))?;
+        let mut file = files::open(path).map_err(DataError::io(path))?;
         let begin = self.writer.len();
         loop {
             let bytes = file.read(&mut self.chunk).map_err(DataError::io(path))?;
@@ -138,7 +175,11 @@ impl<'a> Builder<'a> {
         }
         let text = String::from_utf8(text).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
-            DataError::file(place(), format!("not UTF-8 from byte {at} on (only the byte tokenizer takes that)"))
+            let problem = format!("not UTF-8 from byte {at} on (only the byte tokenizer takes that)");
+            DataError::file(
+                place(),
+                Kind::of(error.as_bytes()).map_or(problem, |kind| kind.instead_of("text in UTF-8")),
+            )
         })?;
         self.waiting_bytes += text.len();
         self.waiting.push(text);

@@ -15,8 +15,10 @@ mod packing;
 mod paths;
 pub(crate) mod permutation;
 pub(crate) mod poisson;
+mod signature;
 mod store;
 mod table;
+mod token_file;
 mod tokenizer;
 
 pub use corpus::Corpus;
@@ -37,6 +39,9 @@ use std::sync::Arc;
 /// The key under which records of a table are chosen for evaluation: not the run's seed, so that runs with different
 /// seeds are evaluated on the same records.
 const SPLIT_KEY: u64 = u64::from_le_bytes(*b"held out");
+
+/// Exclusive bound of ids where the model has none.
+const IDS: u64 = 1 << 31;
 
 /// A program's data, opened and checked against its model.
 pub struct Data {
@@ -84,7 +89,7 @@ impl Data {
         let (train, valid) = match &spec.source {
             Source::Hash { fields } => open_hash(fields, needs).map_err(misfit)?,
             Source::Csv { paths, header, fields } => {
-                let columns = csv::read(paths, base, *header, fields)?;
+                let columns = csv::read(paths, base, *header, fields, needs)?;
                 open_table(columns, spec, needs).map_err(misfit)?
             }
             Source::Arrays { path, fields } => {
@@ -298,11 +303,10 @@ fn read_corpus(source: &Source, need: &Need, base: &Path) -> Result<Result<Corpu
         Source::Text { tokenizer, .. } | Source::Jsonl { tokenizer, .. } => Some(Tokenizer::load(tokenizer, base)?),
         _ => None,
     };
-    if let (Some(tokenizer), Some(below)) = (&tokenizer, need.below)
-        && tokenizer.vocabulary() > below
-    {
-        let vocabulary = tokenizer.vocabulary();
-        return Ok(Err(format!("the tokenizer has {vocabulary} tokens, but the model's vocabulary is {below}")));
+    let below = need.below.unwrap_or(IDS);
+    if let Some(bound) = tokenizer.as_ref().map(Tokenizer::bound).filter(|&bound| bound > below) {
+        let largest = bound - 1;
+        return Ok(Err(format!("the tokenizer has ids up to {largest}, but the model takes those below {below}")));
     }
     let corpus = match (source, &tokenizer) {
         (Source::Text { paths, .. }, Some(tokenizer)) => Corpus::from_files(paths, base, tokenizer)?,
@@ -312,10 +316,15 @@ fn read_corpus(source: &Source, need: &Need, base: &Path) -> Result<Result<Corpu
         (Source::Tokens { paths, width }, _) => Corpus::from_token_files(paths, base, *width)?,
         _ => unreachable!("only text has tokens"),
     };
-    if let (None, Some(below)) = (&tokenizer, need.below)
+    if tokenizer.is_none()
         && let Some((at, token)) = corpus.tokens.first_outside(below)?
     {
-        return Ok(Err(format!("token {at} is {token}, but the model's vocabulary is {below}")));
+        let (low, high) = (u64::from(token & 0xffff), u64::from(token >> 16));
+        let hint = match low < below && high < below && matches!(source, Source::Tokens { width: 4, .. }) {
+            true => format!("; as two ids of 2 bytes it would be {low} and {high}: `width 2`?"),
+            false => String::new(),
+        };
+        return Ok(Err(format!("token {at} is {token}, but the model's vocabulary is {below}{hint}")));
     }
     Ok(Ok(corpus))
 }

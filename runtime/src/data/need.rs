@@ -2,6 +2,7 @@
 
 use super::DataError;
 use crate::artifact::{DType, Entry, InputBinding};
+use half::bf16;
 
 /// The demands on one field of a record.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,17 +81,33 @@ impl Need {
     pub fn refusal(&self, number: f64) -> Option<String> {
         let fits = match (self.integer, self.below) {
             (true, Some(below)) => number.fract() == 0.0 && number >= 0.0 && number < below as f64,
-            (true, None) => number.fract() == 0.0 && number.abs() <= f64::from(i32::MAX),
+            (true, None) => number.fract() == 0.0 && number >= f64::from(i32::MIN) && number <= f64::from(i32::MAX),
+            (false, _) if number.is_finite() && !self.holds(number) => {
+                return Some(format!("but the model takes numbers of at most {:e}", self.largest()));
+            }
             (false, _) => number.is_finite(),
         };
         (!fits).then(|| self.expectation())
+    }
+
+    /// Whether a number is still one when it is stored.
+    fn holds(&self, number: f64) -> bool {
+        self.dtypes.iter().all(|dtype| match dtype {
+            DType::F32 => (number as f32).is_finite(),
+            DType::Bf16 => bf16::from_f64(number).is_finite(),
+            DType::I32 => true,
+        })
+    }
+
+    fn largest(&self) -> f64 {
+        if self.dtypes.contains(&DType::Bf16) { bf16::MAX.to_f64() } else { f64::from(f32::MAX) }
     }
 
     /// The model's demand in words.
     pub fn expectation(&self) -> String {
         match (self.integer, self.below) {
             (true, Some(below)) => format!("but the model takes integers from 0 to {}", below.saturating_sub(1)),
-            (true, None) => "but the model takes integers".to_owned(),
+            (true, None) => format!("but the model takes integers from {} to {}", i32::MIN, i32::MAX),
             (false, _) => "but the model takes finite numbers".to_owned(),
         }
     }

@@ -3,7 +3,8 @@
 //! A corpus is tokenised once. Beyond [`MEMORY_BYTES`] its tokens go to a nameless temporary file (in `TMPDIR`), which
 //! the system's page cache serves: a trainer's own memory then does not grow with its data.
 
-use super::DataError;
+use super::{DataError, token_file};
+use crate::files;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -21,18 +22,18 @@ const CHUNK_BYTES: usize = 4096;
 /// Bytes per token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
-    /// Vocabularies up to 256.
+    /// Ids up to 255.
     One = 1,
-    /// Up to 65536.
+    /// Up to 65535.
     Two = 2,
     /// Any other.
     Four = 4,
 }
 
 impl Width {
-    /// The narrowest that holds ids below `vocabulary`.
-    pub fn holding(vocabulary: u64) -> Self {
-        match vocabulary {
+    /// The narrowest that holds all ids below `bound`.
+    pub fn holding(bound: u64) -> Self {
+        match bound {
             0..=0x100 => Width::One,
             0x101..=0x1_0000 => Width::Two,
             _ => Width::Four,
@@ -42,6 +43,11 @@ impl Width {
     /// Bytes per token.
     pub fn bytes(self) -> usize {
         self as usize
+    }
+
+    /// The largest id that it holds.
+    fn largest(self) -> u32 {
+        u32::MAX >> (32 - 8 * self.bytes())
     }
 
     fn decode(self, bytes: &[u8], out: &mut [i32]) {
@@ -90,12 +96,9 @@ impl TokenStore {
         let mut store = Self { width, pieces: Vec::new(), len: 0 };
         let mut ends = Vec::new();
         for path in paths {
-            let file = File::open(path).map_err(DataError::io(path))?;
+            let file = files::open(path).map_err(DataError::io(path))?;
             let bytes = file.metadata().map_err(DataError::io(path))?.len();
-            if bytes % width.bytes() as u64 != 0 {
-                let problem = format!("its {bytes} bytes are not a whole number of {}-byte tokens", width.bytes());
-                return Err(DataError::file(path, problem));
-            }
+            token_file::check(path, &file, bytes, width)?;
             store.pieces.push((store.len, Piece::File { file, path: path.clone() }));
             store.len += bytes / width.bytes() as u64;
             ends.push(store.len);
@@ -138,11 +141,11 @@ impl TokenStore {
         Ok(())
     }
 
-    /// The first token that is not in `0..below`, and its position.
+    /// The first token that is not in `0..below`, for a bound of at most 2^31, and its position.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub fn first_outside(&self, below: u64) -> Result<Option<(u64, i32)>, DataError> {
+    pub fn first_outside(&self, below: u64) -> Result<Option<(u64, u32)>, DataError> {
         let mut buffer = vec![0; 1 << 16];
         let mut begin = 0;
         while begin < self.len {
@@ -150,7 +153,7 @@ impl TokenStore {
             self.read(begin, &mut buffer[..count])?;
             let outside = buffer[..count].iter().position(|&token| token < 0 || token as u64 >= below);
             if let Some(position) = outside {
-                return Ok(Some((begin + position as u64, buffer[position])));
+                return Ok(Some((begin + position as u64, buffer[position] as u32)));
             }
             begin += count as u64;
         }
@@ -188,11 +191,15 @@ impl TokenWriter {
         self.bytes == 0
     }
 
-    /// Appends tokens; they must fit the width.
+    /// Appends tokens.
     ///
     /// # Errors
-    /// When the temporary file cannot be written.
+    /// When one does not fit the width, or the temporary file cannot be written.
     pub fn push(&mut self, tokens: &[u32]) -> Result<(), DataError> {
+        let largest = self.width.largest();
+        if let Some(token) = tokens.iter().find(|&&token| token > largest) {
+            return Err(DataError::Tokenizer(format!("it gives the id {token}, which is beyond its own vocabulary")));
+        }
         match self.width {
             Width::One => self.pending.extend(tokens.iter().map(|&token| token as u8)),
             Width::Two => self.pending.extend(tokens.iter().flat_map(|&token| (token as u16).to_le_bytes())),
@@ -307,5 +314,15 @@ mod tests {
         std::fs::write(&paths[0], [1, 2, 3]).unwrap();
         let error = TokenStore::open(&paths, Width::Two).err().unwrap();
         assert!(error.to_string().contains("not a whole number of 2-byte tokens"), "{error}");
+    }
+
+    #[test]
+    fn an_id_beyond_the_width_is_refused() {
+        for (width, fits) in [(Width::One, 0xff), (Width::Two, 0xffff), (Width::Four, u32::MAX)] {
+            assert_eq!(Width::holding(u64::from(fits) + 1), width);
+            let mut writer = TokenWriter::new(width);
+            writer.push(&[fits]).unwrap();
+            assert!(fits.checked_add(1).is_none_or(|id| writer.push(&[id]).is_err()));
+        }
     }
 }

@@ -15,6 +15,7 @@ pub enum Scalar {
     I16,
     U32,
     I32,
+    U64,
     I64,
     F16,
     F32,
@@ -28,7 +29,7 @@ impl Scalar {
             Scalar::Bool | Scalar::U8 | Scalar::I8 => 1,
             Scalar::U16 | Scalar::I16 | Scalar::F16 => 2,
             Scalar::U32 | Scalar::I32 | Scalar::F32 => 4,
-            Scalar::I64 | Scalar::F64 => 8,
+            Scalar::U64 | Scalar::I64 | Scalar::F64 => 8,
         }
     }
 
@@ -45,6 +46,7 @@ impl Scalar {
             Scalar::I16 => f64::from(i16::from_le_bytes(word(bytes))),
             Scalar::U32 => f64::from(u32::from_le_bytes(word(bytes))),
             Scalar::I32 => f64::from(i32::from_le_bytes(word(bytes))),
+            Scalar::U64 => u64::from_le_bytes(word(bytes)) as f64,
             Scalar::I64 => i64::from_le_bytes(word(bytes)) as f64,
             Scalar::F16 => f16::from_le_bytes(word(bytes)).to_f64(),
             Scalar::F32 => f64::from(f32::from_le_bytes(word(bytes))),

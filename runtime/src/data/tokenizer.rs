@@ -2,7 +2,12 @@
 
 use super::{DataError, paths};
 use crate::artifact::TokenizerSpec;
-use std::path::Path;
+#[cfg(feature = "tokenizers")]
+use crate::contained::contained;
+use std::path::{Path, PathBuf};
+
+/// Largest `tokenizer.json` that is read; those of the largest vocabularies have a tenth of it.
+pub(super) const MAX_FILE_BYTES: u64 = 512 << 20;
 
 /// A tokenizer ready for use.
 pub enum Tokenizer {
@@ -10,7 +15,12 @@ pub enum Tokenizer {
     Bytes,
     /// From a `tokenizer.json`.
     #[cfg(feature = "tokenizers")]
-    HuggingFace(Box<tokenizers::Tokenizer>),
+    HuggingFace {
+        /// As the file describes it, without padding and truncation.
+        tokenizer: Box<tokenizers::Tokenizer>,
+        /// All ids are below this.
+        bound: u64,
+    },
 }
 
 /// Names under which vocabularies keep the token that ends a document, most usual first.
@@ -29,12 +39,23 @@ impl Tokenizer {
         }
     }
 
-    /// Number of different tokens.
-    pub fn vocabulary(&self) -> u64 {
+    /// The file that describes a tokenizer, if there is one.
+    ///
+    /// # Errors
+    /// When its path begins with `~` and there is no home.
+    pub fn file(spec: &TokenizerSpec, base: &Path) -> Result<Option<PathBuf>, DataError> {
+        match spec {
+            TokenizerSpec::Bytes => Ok(None),
+            TokenizerSpec::HuggingFace { path } => paths::resolve(path, base).map(Some),
+        }
+    }
+
+    /// Exclusive bound of the ids. A vocabulary may leave ids out, so that there are fewer tokens than that.
+    pub fn bound(&self) -> u64 {
         match self {
             Tokenizer::Bytes => 256,
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(tokenizer) => tokenizer.get_vocab_size(true) as u64,
+            Tokenizer::HuggingFace { bound, .. } => *bound,
         }
     }
 
@@ -43,7 +64,7 @@ impl Tokenizer {
         match self {
             Tokenizer::Bytes => Some(u32::from(b'\n')),
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(tokenizer) => END_OF_TEXT.iter().find_map(|name| tokenizer.token_to_id(name)),
+            Tokenizer::HuggingFace { tokenizer, .. } => END_OF_TEXT.iter().find_map(|name| tokenizer.token_to_id(name)),
         }
     }
 
@@ -52,7 +73,7 @@ impl Tokenizer {
         match self {
             Tokenizer::Bytes => None,
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(_) => self.separator(),
+            Tokenizer::HuggingFace { .. } => self.separator(),
         }
     }
 
@@ -64,11 +85,11 @@ impl Tokenizer {
         match self {
             Tokenizer::Bytes => Ok(text.iter().map(|&byte| u32::from(byte)).collect()),
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(tokenizer) => {
+            Tokenizer::HuggingFace { tokenizer, .. } => {
                 let text = std::str::from_utf8(text).map_err(|error| {
                     DataError::Tokenizer(format!("the text is not UTF-8 from byte {} on", error.valid_up_to()))
                 })?;
-                let encoding = tokenizer.encode_fast(text, false).map_err(failed)?;
+                let encoding = contained(|| tokenizer.encode_fast(text, false)).map_err(broken)?.map_err(failed)?;
                 Ok(encoding.get_ids().to_vec())
             }
         }
@@ -82,9 +103,12 @@ impl Tokenizer {
         match self {
             Tokenizer::Bytes => texts.iter().map(|text| self.encode(text.as_bytes())).collect(),
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(tokenizer) => {
-                let encodings = tokenizer.encode_batch_fast(texts, false).map_err(failed)?;
-                Ok(encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect())
+            Tokenizer::HuggingFace { .. } => {
+                use rayon::prelude::*;
+                let encode = |text: &String| self.encode(text.as_bytes());
+                let encoded: Vec<_> =
+                    contained(|| texts.par_iter().map(encode).collect()).map_err(DataError::Tokenizer)?;
+                encoded.into_iter().collect()
             }
         }
     }
@@ -100,8 +124,28 @@ impl Tokenizer {
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
             #[cfg(feature = "tokenizers")]
-            Tokenizer::HuggingFace(tokenizer) => tokenizer.decode(tokens, true).map_err(failed),
+            Tokenizer::HuggingFace { tokenizer, .. } => {
+                contained(|| tokenizer.decode(tokens, true)).map_err(broken)?.map_err(failed)
+            }
         }
+    }
+
+    /// The text of `tokens` as it goes on after `prompt`, whose tokens come before them.
+    ///
+    /// What a token looks like depends on those before it: some vocabularies write the space between two words only where there
+    /// is a word before. So all are decoded together, and what they share with the prompt's alone is left out. A space with which
+    /// the prompt ends is not repeated.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn decode_after(&self, prompt: &str, prompt_tokens: &[u32], tokens: &[u32]) -> Result<String, DataError> {
+        let before = self.decode(prompt_tokens)?;
+        let whole = self.decode(&[prompt_tokens, tokens].concat())?;
+        let pairs = before.chars().zip(whole.chars());
+        let shared: usize = pairs.take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        let text = &whole[shared..];
+        let has_space = prompt.ends_with(char::is_whitespace) && !before.ends_with(char::is_whitespace);
+        Ok(if has_space { text.trim_start_matches(' ') } else { text }.to_owned())
     }
 }
 
@@ -111,14 +155,21 @@ fn failed(error: tokenizers::Error) -> DataError {
 }
 
 #[cfg(feature = "tokenizers")]
+fn broken(panic: String) -> DataError {
+    DataError::Tokenizer(format!("its tokenizer.json is damaged or not understood: its library gave up ({panic})"))
+}
+
+#[cfg(feature = "tokenizers")]
 fn load_json(path: &Path) -> Result<Tokenizer, DataError> {
-    let json = std::fs::read(path).map_err(DataError::io(path))?;
-    let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)
-        .map_err(|error| DataError::file(path, format!("it is not a tokenizer.json: {error}")))?;
+    let json = crate::files::read(path, MAX_FILE_BYTES).map_err(DataError::io(path))?;
+    let refuse = |reason: String| DataError::file(path, format!("it is not a tokenizer.json: {reason}"));
+    let loaded = contained(|| tokenizers::Tokenizer::from_bytes(json)).map_err(refuse)?;
+    let mut tokenizer = loaded.map_err(|error| refuse(error.to_string()))?;
     // Files may ask for padding or truncation, which would distort a corpus.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None).map_err(failed)?;
-    Ok(Tokenizer::HuggingFace(Box::new(tokenizer)))
+    let bound = tokenizer.get_vocab(true).into_values().max().map_or(0, |largest| u64::from(largest) + 1);
+    Ok(Tokenizer::HuggingFace { tokenizer: Box::new(tokenizer), bound })
 }
 
 #[cfg(not(feature = "tokenizers"))]

@@ -7,6 +7,9 @@ use crate::session::Session;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
+/// Limit of what is read of an earlier summary.
+const MAX_BYTES: u64 = 16 << 20;
+
 /// Steps whose times are kept for the median.
 const MAX_TIMES: usize = 1 << 20;
 
@@ -113,7 +116,7 @@ impl Summary {
 
     /// Reads the file; `None` if there is none, or it cannot be read.
     pub fn read(path: &Path) -> Option<Self> {
-        let json: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+        let json: Value = serde_json::from_slice(&crate::files::read(path, MAX_BYTES).ok()?).ok()?;
         json.is_object().then_some(Self(json))
     }
 

@@ -3,12 +3,16 @@
 use crate::atomic;
 use crate::checkpoint::{CheckpointError, Opened, State};
 use crate::error::{Error, Result};
+use crate::files;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 pub(super) const SETTINGS: &str = "run.json";
+
+/// Limit of what is read of it.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// Version of the file; any other is refused.
 const FORMAT: u32 = 2;
@@ -85,7 +89,7 @@ impl Settings {
     /// When there is none, or it is not as it was written.
     pub(super) fn read(run: &Path) -> Result<Self> {
         let file = run.join(SETTINGS);
-        let bytes = fs::read(&file).map_err(Error::io(&file))?;
+        let bytes = files::read(&file, MAX_BYTES).map_err(Error::io(&file))?;
         Self::parse(&bytes).map_err(|reason| Error::io(&file)(io::Error::other(reason)))
     }
 

@@ -48,7 +48,7 @@ impl Session {
             }
             !ends
         })?;
-        Ok(self.tokenizer()?.decode(&continuation)?)
+        Ok(self.tokenizer()?.decode_after(prompt, &tokens, &continuation)?)
     }
 
     /// Continues a sequence of tokens, handing over each new one until `accept` returns false.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod codegen;
+mod data_files;
 mod depth;
 mod determinism;
 mod examples;

@@ -1,5 +1,12 @@
 //! Data of all kinds, as batches see it, and data that cannot be used.
 
+mod foreign;
+mod numbers;
+#[path = "../support/mod.rs"]
+mod support;
+#[cfg(feature = "tokenizers")]
+mod tokenizers;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -164,9 +171,9 @@ fn faulty_tables_are_named_with_line_and_column() {
         (b"1,2,3\n1,2\n", "a.csv:2: 2 columns, but the lines before have 3"),
         (b"1,2\n", "a.csv:1: 2 columns, but field `y` needs 3"),
         (b"1,2,3\n1,two,3\n", "a.csv:2: column 2: `two` is not a number"),
-        (b"1,\xff,3\n", "a.csv:1: not UTF-8 in column 2"),
-        (b"1,2,10\n", "record 0 of field `y` holds 10, but the model takes integers from 0 to 9"),
-        (b"1,2,1.5\n", "record 0 of field `y` holds 1.5, but the model takes integers"),
+        (b"1,\xff,3\n", "a.csv:1: column 2: it is not UTF-8"),
+        (b"1,2,10\n", "a.csv:1: column 3: field `y` holds 10, but the model takes integers from 0 to 9"),
+        (b"1,2,3\n\n1,2,1.5\n", "a.csv:3: column 3: field `y` holds 1.5, but the model takes integers"),
         (b"1,nan,1\n", "holds NaN, but the model takes finite numbers"),
         (b"", "does not fit the model: it has no records"),
     ];
@@ -197,7 +204,7 @@ fn data_that_does_not_fit_the_model_is_refused_in_words() {
         (complaint(&bytes("a.txt"), &language(3, 4, 256), base.path()), "a batch takes 3 records, and there are 2"),
         (
             complaint(&bytes("a.txt"), &language(1, 4, 128), base.path()),
-            "has 256 tokens, but the model's vocabulary is 128",
+            "has ids up to 255, but the model takes those below 128",
         ),
         (complaint(&bytes("a.txt"), &x(&[1, 2]), base.path()), "needs a field `x`, the data has `tokens`"),
         (complaint(&table, &language(1, 4, 256), base.path()), "needs a field `tokens`, the data has `x`, `y`"),
@@ -352,52 +359,4 @@ fn hashed_batches_are_the_documented_ones_at_every_step() {
     let mut small = inputs.clone();
     small.iter_mut().for_each(|input| input.below = input.below.map(|_| 49));
     assert!(complaint(&spec, &small, Path::new(".")).contains("field `tokens` has integers below 50"));
-}
-
-#[cfg(feature = "tokenizers")]
-mod hugging_face {
-    use super::*;
-    use trainc_runtime::data::Tokenizer;
-
-    /// Words of a tiny vocabulary, split at white space.
-    const TOKENIZER: &str = r#"{
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [
-            {"id": 0, "content": "<|endoftext|>", "single_word": false, "lstrip": false, "rstrip": false,
-             "normalized": false, "special": true}],
-        "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "unk_token": "?",
-                  "vocab": {"<|endoftext|>": 0, "?": 1, "the": 2, "cat": 3, "sat": 4}}}"#;
-
-    fn tokenizer() -> TokenizerSpec {
-        TokenizerSpec::HuggingFace { path: "tokenizer.json".into() }
-    }
-
-    #[test]
-    fn a_tokenizer_file_turns_documents_into_ids_with_an_end_after_each() {
-        let base =
-            folder(&[("tokenizer.json", TOKENIZER.as_bytes()), ("a.txt", b"the cat sat"), ("b.txt", b"the dog")]);
-        let inputs = language(1, 6, 5);
-        let data = open(&spec(text(&["*.txt"], tokenizer()), 0.0, false), &inputs, base.path()).unwrap();
-        assert_eq!(integers(&data, Split::Train, &inputs[0], 0, 1), [2, 3, 4, 0, 2, 1]);
-        let tokenizer = Tokenizer::load(&tokenizer(), base.path()).unwrap();
-        assert_eq!(tokenizer.decode(&tokenizer.encode(b"cat sat").unwrap()).unwrap(), "cat sat");
-        assert_eq!(tokenizer.end_of_text(), Some(0));
-    }
-
-    #[test]
-    fn tokenizers_that_cannot_be_used_are_refused() {
-        let base = folder(&[("tokenizer.json", TOKENIZER.as_bytes()), ("a.txt", b"the \xff cat")]);
-        let spec = spec(text(&["*.txt"], tokenizer()), 0.0, false);
-        let complain = |vocabulary| complaint(&spec, &language(1, 2, vocabulary), base.path());
-        assert!(
-            complain(5).contains("a.txt: not UTF-8 from byte 4 on (only the byte tokenizer takes that)"),
-            "{}",
-            complain(5)
-        );
-        assert!(complain(4).contains("the tokenizer has 5 tokens, but the model's vocabulary is 4"));
-        fs::write(base.path().join("tokenizer.json"), "{}").unwrap();
-        assert!(complain(5).contains("it is not a tokenizer.json"));
-        fs::remove_file(base.path().join("tokenizer.json")).unwrap();
-        assert!(complain(5).contains("tokenizer.json: No such file"));
-    }
 }

@@ -48,6 +48,15 @@ pub enum Error {
         /// What the data have.
         found: u64,
     },
+    /// A run would continue with other data than it began with.
+    #[error(
+        "the data are not those that the run was trained on: {difference}; records that were held out may be trained on now. \
+         Put the files back, or accept them as they are with `--data-changed`"
+    )]
+    DataChanged {
+        /// What is different.
+        difference: String,
+    },
     /// There is no key for secure noise.
     #[error("the operating system has no random numbers for secure noise: {0}")]
     Randomness(#[from] getrandom::Error),

@@ -59,6 +59,7 @@ pub fn train(
     let saved = Saved { step: session.steps_done(), at: Instant::now() };
     let mut training = Training { steps, saved, session, files, observer, timing, valid: None };
     training.observer.started(training.session);
+    training.warn_of_data();
     training.warn_of_seed()?;
     training.warn_of_budget()?;
     training.run(stop)
@@ -114,6 +115,12 @@ struct Saved {
 }
 
 impl Training<'_> {
+    fn warn_of_data(&mut self) {
+        if let Some(change) = self.session.data_change() {
+            self.observer.warned(&format!("the data have changed since the checkpoint: {change}"));
+        }
+    }
+
     fn warn_of_seed(&mut self) -> Result<()> {
         if self.session.privacy()?.is_some_and(|privacy| privacy.noise == "philox") {
             let seed = self.session.seed();

@@ -149,6 +149,9 @@ pub struct Resume {
     /// Where relative paths of the data start now
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// Go on although the data are not those that the run was trained on
+    #[arg(long)]
+    pub data_changed: bool,
     /// Print the summary as one JSON object as the last line
     #[arg(long)]
     pub json: bool,

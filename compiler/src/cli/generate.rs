@@ -13,6 +13,7 @@ pub fn generate(arguments: &Generate) -> Result<(), Failure> {
         seed: arguments.seed,
     };
     let text = session.generate(&arguments.prompt, &options).map_err(|error| run::of_session(error, &session))?;
+    run::warn_of_changed_data(&session);
     println!("{}{text}", arguments.prompt);
     Ok(())
 }

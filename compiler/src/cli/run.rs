@@ -50,7 +50,8 @@ pub fn resume(arguments: &Resume) -> Result<(), Failure> {
     output::outlive_readers();
     let (directory, artifact, stored) = RunDirectory::open(&arguments.directory).map_err(of_runtime)?;
     let steps = arguments.steps.or(stored.steps);
-    let options = Options { steps, ..to_continue(stored, &arguments.execution, &arguments.base)? };
+    let options = to_continue(stored, &arguments.execution, &arguments.base)?;
+    let options = Options { steps, accept_changed_data: arguments.data_changed, ..options };
     let mut session = Session::new(artifact, &options).map_err(of_runtime)?;
     let step = directory.restore(&mut session, &mut Terminal::default()).map_err(of_runtime)?;
     if let Some(summary) = directory.finished(&session) {
@@ -74,6 +75,7 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
     let Some(numbers) = evaluated.map_err(|error| of_session(error, &session))? else {
         return Err(Failure::misuse("the program holds no data out: add `split valid = 5%` to its data block"));
     };
+    warn_of_changed_data(&session);
     for (name, value) in numbers.iter() {
         output::line(format!("{name} {value:.5}"));
     }
@@ -81,15 +83,26 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
         let mut object: serde_json::Map<_, _> =
             numbers.iter().map(|(name, value)| (name.into(), value.into())).collect();
         object.insert("step".into(), step.into());
+        object.insert("data_changed".into(), session.data_change().is_some().into());
         output::json(&object);
     }
     Ok(())
 }
 
+/// Says that results are not of the data that the run was trained on.
+pub fn warn_of_changed_data(session: &Session) {
+    if let Some(change) = session.data_change() {
+        output::note(format!(
+            "warning: the data have changed since the checkpoint: {change}; what is held out now may have been trained on"
+        ));
+    }
+}
+
 /// A session at a run's newest checkpoint, beside a run that may be going on.
 pub fn newest(directory: &Path, execution: &Execution, base: &Option<PathBuf>) -> Result<(Session, u32), Failure> {
     let (artifact, stored) = RunDirectory::read(directory).map_err(of_runtime)?;
-    let options = to_continue(stored, execution, base)?;
+    // Nothing is lost by looking at other data, as long as it is said.
+    let options = Options { accept_changed_data: true, ..to_continue(stored, execution, base)? };
     let mut session = Session::new(artifact, &options).map_err(of_runtime)?;
     let step = load_newest(directory, &mut session).map_err(of_runtime)?;
     Ok((session, step))

@@ -18,6 +18,7 @@ pub use folder::Checkpoints;
 
 use crate::artifact::{Manifest, TensorKind, TensorSpec};
 use crate::atomic;
+use crate::data::Fingerprint;
 use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +58,9 @@ pub struct State {
     pub position: u64,
     /// State of the host's controllers, by name: `privacy`, what private training has spent.
     pub controllers: BTreeMap<String, serde_json::Value>,
+    /// The data that it was trained on; `None` if it only took batches of its caller.
+    #[serde(default)]
+    pub data: Option<Fingerprint>,
     /// What the last step reported, those numbers that were finite.
     pub numbers: BTreeMap<String, f64>,
 }

@@ -7,6 +7,7 @@
 mod corpus;
 mod csv;
 mod error;
+mod fingerprint;
 mod hash;
 mod need;
 mod npy;
@@ -23,6 +24,8 @@ mod tokenizer;
 
 pub use corpus::Corpus;
 pub use error::DataError;
+pub(crate) use fingerprint::tokenizer_digest;
+pub use fingerprint::{DIGESTED, Digested, Fingerprint};
 pub use hash::{hash, unit};
 pub use need::Need;
 pub use packing::PackedTokens;

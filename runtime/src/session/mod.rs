@@ -3,6 +3,7 @@
 mod batch;
 pub(crate) mod generate;
 mod private;
+mod trained_on;
 
 pub use batch::Batch;
 pub use generate::GenerateOptions;
@@ -11,7 +12,7 @@ pub use private::Privacy;
 use crate::artifact::{Artifact, Control, Duration, Entry, Isa, Manifest, TensorKind, TensorSpec, TokenizerSpec};
 use crate::artifact::{InputBinding, Sampling, Source};
 use crate::checkpoint::{self, CheckpointError, Opened, State};
-use crate::data::{Data, Need, Split, Tokenizer};
+use crate::data::{Data, Fingerprint, Need, Split, Tokenizer, tokenizer_digest};
 use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
@@ -19,6 +20,7 @@ use crate::{float_check, init};
 use private::Private;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use trained_on::TrainedOn;
 
 /// Name of the privacy account among the states of a checkpoint.
 const PRIVACY: &str = "privacy";
@@ -41,6 +43,8 @@ pub struct Options {
     /// How long a run goes on unsaved whose program does not say when to save; by default ten minutes. It has no
     /// influence on results.
     pub autosave: Option<std::time::Duration>,
+    /// Go on from a checkpoint with other data than it was trained on; [`Session::data_change`] then says what is different.
+    pub accept_changed_data: bool,
 }
 
 /// The default of [`Options::autosave`].
@@ -60,6 +64,7 @@ pub struct Session {
     /// Training records consumed.
     position: u64,
     data: Option<Data>,
+    trained_on: TrainedOn,
     /// Position and seed of the batch that is on its way to the device.
     ahead: Option<(u64, u64)>,
     tokenizer: Option<Tokenizer>,
@@ -106,6 +111,7 @@ impl Session {
             step: 0,
             position: 0,
             data: None,
+            trained_on: TrainedOn::new(options.accept_changed_data),
             ahead: None,
             tokenizer: None,
             numbers: manifest.entry("step").map(|entry| Numbers::of(&entry.outputs)).unwrap_or_default(),
@@ -219,9 +225,16 @@ impl Session {
             let needs = Need::of_program(&self.manifest.entries).map_err(Error::Misuse)?;
             let data = Data::open(spec, &needs, &self.base)?;
             self.private.as_ref().map_or(Ok(()), |private| private.check_records(data.train_records()))?;
+            self.trained_on.opened(Fingerprint::of(spec, &data, &self.base)?)?;
             self.data = Some(data);
         }
         Ok(self.data.as_ref().expect("just opened"))
+    }
+
+    /// How the data differ from those of the checkpoint that the session goes on from, as far as they have been opened; `None` if
+    /// they do not.
+    pub fn data_change(&self) -> Option<&str> {
+        self.trained_on.change()
     }
 
     /// Makes one update with the next batch of the program's data; of a private program, with samples drawn from them.
@@ -449,6 +462,7 @@ impl Session {
             step: self.step,
             position: self.position,
             controllers: self.private.iter().map(|private| (PRIVACY.to_owned(), private.to_json())).collect(),
+            data: self.trained_on.fingerprint().cloned(),
             numbers: self.finite_numbers(),
         }
     }
@@ -485,6 +499,7 @@ impl Session {
     pub fn restore(&mut self, opened: &Opened) -> Result<()> {
         self.check(opened)?;
         let state = opened.state();
+        self.trained_on.check(state.data.as_ref())?;
         if let Some(private) = &mut self.private {
             let account = state.controllers.get(PRIVACY);
             private.restore(account, state.step).map_err(|reason| opened.damaged(reason))?;
@@ -493,6 +508,7 @@ impl Session {
             self.device.write(tensor.offset, tensor.bytes(), |out| Ok(opened.read_tensor(&tensor.name, out)?))?;
         }
         (self.seed, self.step, self.position) = (state.seed, state.step, state.position);
+        self.trained_on.restored(state.data.as_ref());
         for (slot, value) in self.numbers.slots_mut() {
             *value = state.numbers.get(slot).copied().unwrap_or(0.0);
         }
@@ -545,7 +561,9 @@ impl Session {
             let Some(spec) = self.manifest.data.as_ref().and_then(|data| tokenizer_spec(&data.source)) else {
                 return Error::misuse("the program's data is not text: there is no tokenizer");
             };
-            self.tokenizer = Some(Tokenizer::load(spec, &self.base)?);
+            let tokenizer = Tokenizer::load(spec, &self.base)?;
+            self.trained_on.opened_tokenizer(tokenizer_digest(spec, &self.base)?.as_deref())?;
+            self.tokenizer = Some(tokenizer);
         }
         Ok(self.tokenizer.as_ref().expect("just loaded"))
     }

@@ -1,5 +1,6 @@
 //! Data of all kinds, as batches see it, and data that cannot be used.
 
+mod changed;
 mod foreign;
 mod numbers;
 #[path = "../support/mod.rs"]

@@ -152,7 +152,7 @@ fn epochs_become_steps_of_the_data_and_stay_so_on_resuming() {
     // Data that has grown does not change the horizon that the run began with.
     fs::remove_dir_all(parts.join("checkpoints/step-000034")).unwrap();
     regression_in_epochs(path, 400);
-    assert_eq!(code(&run(path, &["resume", "parts"])), 0);
+    assert_eq!(code(&run(path, &["resume", "parts", "--data-changed"])), 0);
     assert!(parts.join("checkpoints/step-000034").is_dir() && !parts.join("checkpoints/step-000035").exists());
 
     fs::remove_file(path.join("points.csv")).unwrap();

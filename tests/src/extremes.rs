@@ -62,7 +62,8 @@ fn cases() -> Vec<Case> {
 
 fn case(definition: &Definition) -> Case {
     let name = &definition.name.text;
-    let needed: Vec<&Parameter> = definition.parameters.iter().filter(|parameter| parameter.default.is_none()).collect();
+    let needed: Vec<&Parameter> =
+        definition.parameters.iter().filter(|parameter| parameter.default.is_none()).collect();
     let arguments: Vec<&str> = needed.iter().map(|parameter| argument(name, parameter)).collect();
     let alone = needed.iter().all(|parameter| parameter.tensor.is_none()) && arguments == ["z"];
     match definition.axes.len() {

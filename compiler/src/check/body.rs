@@ -148,7 +148,7 @@ impl Evaluator<'_> {
     }
 
     /// A value as a name holds it. A name stands for a tensor without indices, so that each use says its own; only the
-    /// caller's indices, which a function cannot write, stay.
+    /// caller's indices, which a function cannot write, stay. Likewise each part of a tuple.
     fn named(&mut self, value: Value, span: Span) -> Checked<Value> {
         let frame = self.frame().id;
         let foreign = |axis: &Axis| matches!(&axis.label, Some(Label::Index { frame: owner, .. }) if *owner != frame);
@@ -156,6 +156,9 @@ impl Evaluator<'_> {
             Value::Tensor(tensor) if !tensor.axes.iter().any(foreign) => Ok(Value::Tensor(tensor.closed())),
             Value::Product(factors) if !factors.iter().flat_map(|factor| &factor.axes).any(foreign) => {
                 self.multiply_out(factors, span).map(|tensor| Value::Tensor(tensor.closed()))
+            }
+            Value::Tuple(values) => {
+                values.into_iter().map(|value| self.named(value, span)).collect::<Checked<_>>().map(Value::Tuple)
             }
             other => Ok(other),
         }
@@ -165,7 +168,9 @@ impl Evaluator<'_> {
     fn unpack(&mut self, value: Value, targets: &[Name], span: Span) -> Checked<Vec<Value>> {
         let count = targets.len();
         let found = match value {
-            Value::Tuple(values) if values.len() == count => return Ok(values),
+            Value::Tuple(values) if values.len() == count => {
+                return values.into_iter().map(|value| self.named(value, span)).collect();
+            }
             Value::Tuple(values) => format!("{} values", values.len()),
             value @ (Value::Tensor(_) | Value::Product(_)) => {
                 let tensor = self.operand(value, span)?.closed();

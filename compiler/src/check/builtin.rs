@@ -2,7 +2,7 @@
 
 use super::{
     call::Given,
-    evaluator::{Checked, Evaluator},
+    evaluator::{Checked, Evaluator, Failed},
     reduce::Reduction,
     series,
     suggest::listed,
@@ -127,11 +127,15 @@ impl Evaluator<'_> {
             return self.reduce_or_compare(kind, axes, given, span);
         }
         if matches!(builtin.what, What::Join | What::Filled(_)) {
+            self.no_names(builtin.name, &given)?;
             let values = given.into_iter().map(|given| given.value).collect();
             return match builtin.what {
                 What::Filled(number) => self.filled_tensor(number, values, span),
                 _ => self.join(values, span),
             };
+        }
+        if builtin.what == What::Reshape {
+            self.reshape_is_written_out(&given, arguments, span)?;
         }
         let values = self.builtin_arguments(builtin, given, span)?;
         self.run(builtin.what, values, span)
@@ -206,19 +210,21 @@ impl Evaluator<'_> {
             Reduction::Min => Some(Binary::Min),
             _ => None,
         };
-        let mut values = given.into_iter().map(|given| given.value);
-        let Some(first) = values.next() else {
+        let Some(first) = given.first() else {
             return self
                 .fail(Diagnostic::error("E0211", span, "expected a tensor").help("write what is to be reduced"));
         };
-        if values.len() == 0 {
-            return self.reduce(kind, axes, first, span);
+        if let [only] = &given[..] {
+            return self.reduce(kind, axes, only.value.clone(), span);
         }
-        let Some(operation) = extreme.filter(|_| axes.is_empty()) else {
-            let error = Diagnostic::error("E0212", span, "a reduction takes one tensor");
-            return self.fail(error.label("there are several arguments here"));
-        };
-        values.try_fold(first, |left, right| self.extreme(operation, left, right, span))
+        match extreme.filter(|_| axes.is_empty() && given.iter().all(|given| given.name.is_none())) {
+            Some(operation) => {
+                let first = first.value.clone();
+                let mut others = given.into_iter().skip(1);
+                others.try_fold(first, |left, right| self.extreme(operation, left, right.value, span))
+            }
+            None => self.more_than_one_tensor(kind.word(), &given, span),
+        }
     }
 
     /// `index(i)`: the value of an index variable.
@@ -256,7 +262,7 @@ impl Evaluator<'_> {
     fn reshape(&mut self, x: Value, dims: Value, span: Span) -> Checked<Value> {
         let tensor = self.operand(x, span)?.closed();
         let dims = self.numbers(dims, span)?;
-        let shape: Vec<u64> = dims.iter().map(|number| number.plain().max(0.0) as u64).collect();
+        let shape = self.extents_among(&dims, span)?;
         let old = self.shape(&tensor);
         let product = |shape: &[u64]| shape.iter().try_fold(1u64, |product, &extent| product.checked_mul(extent));
         if product(&shape) != product(&old) {
@@ -332,14 +338,23 @@ impl Evaluator<'_> {
     /// `zeros(2, 3)`.
     fn filled_tensor(&mut self, number: f64, dims: Vec<Value>, span: Span) -> Checked<Value> {
         let dims = self.numbers(Value::Tuple(dims), span)?;
-        if dims.iter().any(|dim| dim.plain() < 1.0 || dim.plain().fract() != 0.0 || dim.plain() > 2e9) {
-            let error = Diagnostic::error("E0404", span, "extents must be whole numbers of at least 1");
-            return self.fail(error);
-        }
-        let shape: Vec<u64> = dims.iter().map(|dim| dim.plain() as u64).collect();
+        let shape = self.extents_among(&dims, span)?;
         let node = self.filled(number, &shape, span)?;
         let axes = dims.into_iter().map(|dim| Axis::named(dim.name)).collect();
         Ok(Value::Tensor(Tensor { node, axes, position: false }))
+    }
+
+    /// Numbers as extents.
+    fn extents_among(&mut self, dims: &[Number], span: Span) -> Checked<Vec<u64>> {
+        const LARGEST: f64 = 2e9;
+        let wrong = |dim: &&Number| dim.plain().fract() != 0.0 || !(1.0..=LARGEST).contains(&dim.plain());
+        match dims.iter().find(wrong) {
+            None => Ok(dims.iter().map(|dim| dim.plain() as u64).collect()),
+            Some(dim) => {
+                let error = Diagnostic::error("E0404", span, "extents must be whole numbers of at least 1");
+                self.fail(error.label(format!("found {}", dim.shown())))
+            }
+        }
     }
 
     /// Draws between 0 and 1, one for each element.
@@ -399,6 +414,9 @@ impl Evaluator<'_> {
     fn next_input(&mut self, arguments: &[Argument], span: Span) -> Checked<Value> {
         let known = match arguments {
             [Argument { name: None, value }] => match &value.kind {
+                ExprKind::Name(name) if matches!(self.frame().names.get(name), Some(Value::Unknown)) => {
+                    return Err(Failed);
+                }
                 ExprKind::Name(name) => self.registry.inputs.iter().find(|input| input.name == *name).cloned(),
                 _ => None,
             },

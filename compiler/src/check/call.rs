@@ -10,7 +10,9 @@ use super::{
 use crate::{
     diagnostic::Diagnostic,
     source::Span,
-    syntax::tree::{Argument, Definition, DefinitionKind, Dim, Expr, ExprKind, Name, Parameter, TensorType, Unit},
+    syntax::tree::{
+        Argument, Definition, DefinitionKind, Dim, Expr, ExprKind, Name, Parameter, Statement, TensorType, Unit,
+    },
 };
 use std::rc::Rc;
 use trainc_runtime::artifact::DType;
@@ -193,6 +195,18 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
+    /// Checks that the arguments of an optimizer, a filter or a schedule are ones that it has, and that none is missing.
+    pub(super) fn arguments_fit(&mut self, definition: &Definition, given: Vec<Given>, span: Span) -> Checked<()> {
+        let plain = definition.without_tensors();
+        let slots = self.slots(&plain, given)?;
+        let missing =
+            |(parameter, given): &(&Parameter, &Option<Given>)| given.is_none() && parameter.default.is_none();
+        match plain.parameters.iter().zip(&slots).find(missing) {
+            Some((parameter, _)) => self.missing_argument(&plain, parameter, span),
+            None => Ok(()),
+        }
+    }
+
     /// Which argument belongs to which parameter.
     fn slots(&mut self, definition: &Definition, given: Vec<Given>) -> Checked<Vec<Option<Given>>> {
         let mut slots: Vec<Option<Given>> = vec![None; definition.parameters.len()];
@@ -361,7 +375,10 @@ impl Evaluator<'_> {
 
     /// The value that leaves a call: of the declared shape; without the indices that belong to the call.
     fn result(&mut self, definition: &Definition, value: Value, span: Span) -> Checked<Value> {
-        let frame = self.frame().id;
+        if let (Value::Tuple(values), None) = (&value, &definition.result) {
+            self.whole_parts(definition, values)?;
+            return Ok(value);
+        }
         if definition.kind == DefinitionKind::Layer || definition.result.is_some() {
             let place = body_place(definition);
             if definition.result.is_none() && !matches!(value, Value::Tensor(_) | Value::Product(_)) {
@@ -374,16 +391,39 @@ impl Evaluator<'_> {
             }
             return Ok(Value::Tensor(tensor));
         }
-        let own = |axis: &Axis| match &axis.label {
-            Some(Label::Index { frame: owner, .. }) => *owner == frame,
-            _ => false,
-        };
-        match value {
-            Value::Tensor(tensor) if tensor.axes.iter().any(own) => Ok(Value::Tensor(tensor.closed())),
-            Value::Product(factors) if factors.iter().flat_map(|factor| &factor.axes).any(own) => {
-                self.multiply_out(factors, span).map(|tensor| Value::Tensor(tensor.closed()))
+        if !self.belongs_here(&value) {
+            return Ok(value);
+        }
+        self.operand(value, span).map(|tensor| Value::Tensor(tensor.closed()))
+    }
+
+    /// Refuses a tuple whose parts have indices of the call: each part would leave it half in index notation.
+    fn whole_parts(&mut self, definition: &Definition, values: &[Value]) -> Checked<()> {
+        let Some(part) = values.iter().position(|value| self.belongs_here(value)) else { return Ok(()) };
+        let place = match definition.body.last() {
+            Some(Statement::Result(Expr { kind: ExprKind::Tuple(parts) | ExprKind::List(parts), .. })) => {
+                parts.get(part).map_or(body_place(definition), |part| part.span)
             }
-            other => Ok(other),
+            _ => body_place(definition),
+        };
+        let name = &definition.name.text;
+        let text = short_text(self.text(place)).map_or_else(|| "...".to_string(), |text| text.to_string());
+        let error = Diagnostic::error("E0330", place, format!("`{name}` gives a tuple with a part in index notation"))
+            .label("these indices mean nothing outside of it")
+            .note("a name closes an expression: it stands for the tensor, and whoever uses it writes indices of their own")
+            .help(format!("name the part in the body: `y = {text}`, and write `y` in the tuple"));
+        self.fail(error)
+    }
+
+    /// Whether a value, or a part of it, has indices that belong to the innermost call.
+    fn belongs_here(&mut self, value: &Value) -> bool {
+        let frame = self.frame().id;
+        let own = |axis: &Axis| matches!(&axis.label, Some(Label::Index { frame: owner, .. }) if *owner == frame);
+        match value {
+            Value::Tensor(tensor) => tensor.axes.iter().any(own),
+            Value::Product(factors) => factors.iter().flat_map(|factor| &factor.axes).any(own),
+            Value::Tuple(values) => values.iter().any(|value| self.belongs_here(value)),
+            _ => false,
         }
     }
 
@@ -427,7 +467,7 @@ impl Evaluator<'_> {
 /// Where the result of a definition is written.
 fn body_place(definition: &Definition) -> Span {
     match definition.body.last() {
-        Some(crate::syntax::tree::Statement::Result(expr)) => expr.span,
+        Some(Statement::Result(expr)) => expr.span,
         _ => definition.name.span,
     }
 }

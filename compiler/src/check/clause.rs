@@ -54,12 +54,28 @@ impl Evaluator<'_> {
     /// The error for a clause whose words are not what they should be.
     pub(super) fn malformed<T>(&mut self, clause: &Clause, expected: &str) -> Checked<T> {
         let keyword = &clause.keyword.text;
+        if let [Word::Mark('=', sign), rest @ ..] = &clause.words[..] {
+            return self.assigned(clause, *sign, rest);
+        }
         let error = Diagnostic::error("E0703", clause.span, format!("this `{keyword}` clause cannot be understood"))
             .label(expected.to_string());
         let error = match example(keyword) {
             Some(example) => error.help(format!("write for example `{example}`")),
             None => error,
         };
+        self.fail(error)
+    }
+
+    /// The error for `loss = ...`.
+    fn assigned<T>(&mut self, clause: &Clause, sign: Span, rest: &[Word]) -> Checked<T> {
+        let keyword = &clause.keyword.text;
+        let end = match rest {
+            [Word::Value(expr), ..] => expr.span.start,
+            _ => sign.end,
+        };
+        let error = Diagnostic::error("E0336", sign, format!("the clause `{keyword}` has no `=`"))
+            .label("only settings in the braces of a group, and arguments, are written with `=`")
+            .replace(Span { end, ..sign }, "", "write the value behind the keyword");
         self.fail(error)
     }
 
@@ -101,11 +117,15 @@ impl Evaluator<'_> {
         if value.fract() == 0.0 && range.contains(&value) {
             return Ok(value as u64);
         }
-        let error =
-            Diagnostic::error("E0704", span, format!("{what} must be a whole number of at least {}", range.start()))
-                .label(format!("this is {value}"));
-        let error = if value > *range.end() { error.note(format!("the largest is {}", range.end())) } else { error };
-        self.fail(error.help("correct the number"))
+        let wanted = if value.fract() != 0.0 {
+            "a whole number".to_string()
+        } else if value < *range.start() {
+            format!("at least {}", range.start())
+        } else {
+            format!("at most {}", range.end())
+        };
+        let error = Diagnostic::error("E0704", span, format!("{what} must be {wanted}"));
+        self.fail(error.label(format!("this is {value}")).help("correct the number"))
     }
 
     /// Text behind a keyword.

@@ -4,7 +4,7 @@ use super::{
     clause::{after, list_of, word_of},
     evaluator::{Checked, Evaluator, Failed},
     suggest::{closest, listed},
-    train::{Plan, clause_of},
+    train::clause_of,
 };
 use crate::{
     diagnostic::Diagnostic,
@@ -57,22 +57,20 @@ impl Evaluator<'_> {
     fn read_data(&mut self, block: &ClauseBlock) -> Checked<Data> {
         let sources: Vec<&Clause> =
             block.clauses.iter().filter(|clause| SOURCES.contains(&clause.keyword.text.as_str())).collect();
-        let (source, fields) = match &sources[..] {
-            [] => self.hashed(block)?,
-            [clause] => self.source(clause, block)?,
+        let read = match &sources[..] {
+            [] => self.hashed(block),
+            [clause] => self.source(clause, block),
             [_, second, ..] => {
                 let error = Diagnostic::error("E0601", second.span, "a data block has one source");
-                return self.fail(error.also(sources[0].span, "the first one").help("make two data blocks"));
+                self.fail(error.also(sources[0].span, "the first one").help("make two data blocks"))
             }
         };
-        let valid_fraction = self.held_out(block)?;
+        let valid_fraction = self.held_out(block);
         let shuffle = match clause_of(block, "shuffle") {
-            Some(clause) => {
-                let expr = self.single(clause)?;
-                self.truth_value(expr, "`shuffle`")?
-            }
-            None => true,
+            Some(clause) => self.single(clause).and_then(|expr| self.truth_value(expr, "`shuffle`")),
+            None => Ok(true),
         };
+        let ((source, fields), valid_fraction, shuffle) = (read?, valid_fraction?, shuffle?);
         let name = block.name.as_ref().map_or_else(|| "data".to_string(), |name| name.text.clone());
         let span = block.name.as_ref().map_or(block.span, |name| name.span);
         Ok(Data { spec: DataSpec { name, source, valid_fraction, shuffle }, fields, span })
@@ -271,11 +269,11 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
-    /// Checks that the data gives what the model's inputs need.
-    pub(super) fn data_fits(&mut self, plan: &Plan, data: &Data) -> Checked<()> {
+    /// Checks that the data gives what the inputs of the model, which is named at `model`, need.
+    pub(super) fn data_fits(&mut self, model: Span, data: &Data) -> Checked<()> {
         for (index, input) in self.registry.inputs.clone().into_iter().enumerate() {
             let Some(&node) = self.registry.input_nodes().get(&(index as u32)) else { continue };
-            let place = self.input_place(&input.field, plan.model.span);
+            let place = self.input_place(&input.field, model);
             let Some(field) = data.fields.iter().find(|field| field.name == input.field) else {
                 self.no_field(&input.field, place, data);
                 continue;

@@ -3,7 +3,7 @@
 use super::{
     evaluator::{Checked, Evaluator, Mode},
     private::Private,
-    train::Plan,
+    train::{Plan, Use},
     value::{Value, shape_shown},
 };
 use crate::{
@@ -40,7 +40,7 @@ impl Evaluator<'_> {
         let data = plan.data.map(|index| self.data(index)).transpose()?;
         let held_out = data.as_ref().is_none_or(|data| data.spec.valid_fraction > 0.0);
         if let Some(data) = &data {
-            self.data_fits(plan, data)?;
+            self.data_fits(plan.model.span, data)?;
         }
         let step = self.begin("accumulate", mode);
         let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
@@ -66,7 +66,7 @@ impl Evaluator<'_> {
     /// Forward, backward and updates.
     fn step(&mut self, plan: &Plan) -> Checked<Stepped> {
         let forward = self.forward(plan)?;
-        let settings = self.horizon(plan)?;
+        let settings = self.horizon(&plan.steps, &plan.settings, plan.data.is_some())?;
         self.bound_inputs();
         self.freeze(&plan.frozen, &plan.groups)?;
         let guarantee = match &plan.private {
@@ -103,18 +103,18 @@ impl Evaluator<'_> {
             return Ok(None);
         }
         let forward = self.forward(plan)?;
-        let settings = self.horizon(plan)?;
+        let settings = self.horizon(&plan.steps, &plan.settings, plan.data.is_some())?;
         let updates = self.begin_updates(plan, &settings)?;
         self.accumulated_sums(forward.loss, private, &updates.points)?;
         Ok(Some(std::mem::replace(&mut self.graph, Graph::new("none"))))
     }
 
-    /// The model, the loss and the metrics.
-    fn forward(&mut self, plan: &Plan) -> Checked<Forward> {
-        let definition = self.library.definition(plan.model.definition);
-        let given = self.given(&plan.model.arguments)?;
-        let (_, model) = self.within(plan.model.definition, Some(plan.model.span), |this| {
-            this.bind(definition, given, plan.model.span)?;
+    /// The model, whose inputs and outputs the clauses of `train` then see.
+    pub(super) fn modelled(&mut self, used: &Use) -> Checked<()> {
+        let definition = self.library.definition(used.definition);
+        let given = self.given(&used.arguments)?;
+        let (_, model) = self.within(used.definition, Some(used.span), |this| {
+            this.bind(definition, given, used.span)?;
             this.body(&definition.body)
         })?;
         let mut names = std::collections::BTreeMap::new();
@@ -125,14 +125,17 @@ impl Evaluator<'_> {
         }
         names.extend(self.outputs.iter().map(|(name, tensor)| (name.clone(), Value::Tensor(tensor.clone()))));
         self.frame().names.extend(names);
-        if self.outputs.is_empty() {
-            let error = Diagnostic::error(
-                "E0508",
-                definition.name.span,
-                format!("the model `{}` has no output", definition.name.text),
-            );
-            return self.fail(error.help("write `output name = ...` at the end of its body"));
+        if !self.outputs.is_empty() {
+            return Ok(());
         }
+        let message = format!("the model `{}` has no output", definition.name.text);
+        let error = Diagnostic::error("E0508", definition.name.span, message);
+        self.fail(error.help("write `output name = ...` at the end of its body"))
+    }
+
+    /// The model, the loss and the metrics.
+    fn forward(&mut self, plan: &Plan) -> Checked<Forward> {
+        self.modelled(&plan.model)?;
         let loss = self.scalar(&plan.loss, "the loss")?;
         self.graph.set_output(Output::Report("loss".into()), loss);
         // What training reports of private data should be as little as possible.
@@ -144,7 +147,8 @@ impl Evaluator<'_> {
         Ok(Forward { loss })
     }
 
-    fn scalar(&mut self, expr: &Expr, what: &str) -> Checked<NodeId> {
+    /// A loss or a metric: one number.
+    pub(super) fn scalar(&mut self, expr: &Expr, what: &str) -> Checked<NodeId> {
         self.extents.last_mut().expect("a frame is open").clear();
         self.scan_extents(expr);
         let value = self.expression(expr)?;

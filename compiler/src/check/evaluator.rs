@@ -2,6 +2,7 @@
 
 use super::{
     CountRecords,
+    extents::Extents,
     library::{ADD_IMPORT, DefinitionId, Entity, Library},
     optimizer::Updating,
     registry::Registry,
@@ -67,9 +68,6 @@ pub(super) struct Frame {
     pub axes: BTreeMap<String, Label>,
 }
 
-/// Extents of the index variables of one statement, with the place that fixes each.
-pub(super) type Extents = BTreeMap<Label, (u64, Span)>;
-
 /// Turns definitions into graphs.
 pub(super) struct Evaluator<'p> {
     /// All definitions.
@@ -117,7 +115,7 @@ impl<'p> Evaluator<'p> {
             scope: ScopeId::ROOT,
             mode: Mode { training: true, batch: 1, precision: Precision::F32 },
             frames: Vec::new(),
-            extents: vec![Extents::new()],
+            extents: vec![Extents::default()],
             outputs: Vec::new(),
             updating: None,
             clock: None,
@@ -207,7 +205,7 @@ impl<'p> Evaluator<'p> {
         }
         self.next_frame += 1;
         self.frames.push(Frame { id: self.next_frame, definition, call, ..Frame::default() });
-        self.extents.push(Extents::new());
+        self.extents.push(Extents::default());
         Ok(())
     }
 
@@ -220,7 +218,7 @@ impl<'p> Evaluator<'p> {
     /// Opens a call again that was closed before its body was done.
     pub(super) fn reopen(&mut self, frame: Frame) {
         self.frames.push(frame);
-        self.extents.push(Extents::new());
+        self.extents.push(Extents::default());
     }
 
     fn too_many_calls<T>(&mut self, definition: Option<DefinitionId>, call: Option<Span>) -> Checked<T> {

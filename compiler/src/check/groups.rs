@@ -94,28 +94,26 @@ impl Evaluator<'_> {
         Ok(selectors)
     }
 
-    /// The groups in the optimizer's block and in `train` itself.
-    pub(super) fn groups(&mut self, optimizer: &Clause, block: &ClauseBlock, used: &Use) -> Checked<Vec<Group>> {
-        let inner = optimizer.block.iter().flatten();
+    /// The groups in the optimizer's block and in `train` itself; without `used` their hyperparameters are not compared.
+    pub(super) fn groups(
+        &mut self,
+        optimizer: Option<&Clause>,
+        block: &ClauseBlock,
+        used: Option<&Use>,
+    ) -> Checked<Vec<Group>> {
+        let inner = optimizer.and_then(|clause| clause.block.as_ref()).into_iter().flatten();
         let outer = block.clauses.iter().filter(|clause| clause.keyword.text == "group");
-        let mut groups = Vec::new();
-        for clause in inner.chain(outer) {
-            if clause.keyword.text != "group" {
-                let error = Diagnostic::error(
-                    "E0701",
-                    clause.keyword.span,
-                    format!("an optimizer has no clause `{}`", clause.keyword.text),
-                )
-                .label("expected `group`")
-                .help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument");
-                return self.fail(error);
-            }
-            groups.push(self.group(clause, used)?);
-        }
-        Ok(groups)
+        let groups: Vec<Checked<Group>> = inner.chain(outer).map(|clause| self.group(clause, used)).collect();
+        groups.into_iter().collect()
     }
 
-    fn group(&mut self, clause: &Clause, used: &Use) -> Checked<Group> {
+    fn group(&mut self, clause: &Clause, used: Option<&Use>) -> Checked<Group> {
+        if clause.keyword.text != "group" {
+            let message = format!("an optimizer has no clause `{}`", clause.keyword.text);
+            let error = Diagnostic::error("E0701", clause.keyword.span, message).label("expected `group`");
+            return self
+                .fail(error.help("write `group norms, biases { weight_decay = 0 }`, or give it as an argument"));
+        }
         let selectors = self.selectors(clause)?;
         let mut group = Group {
             selectors,
@@ -137,7 +135,9 @@ impl Evaluator<'_> {
                 _ => return self.malformed(setting, "expected `name = value`, `optimizer ...` or `freeze`"),
             }
         }
-        self.known_hyperparameters(&group, used)?;
+        if let Some(used) = group.optimizer.as_ref().or(used) {
+            self.known_hyperparameters(&group, used)?;
+        }
         Ok(group)
     }
 
@@ -155,7 +155,7 @@ impl Evaluator<'_> {
     }
 
     fn known_hyperparameters(&mut self, group: &Group, used: &Use) -> Checked<()> {
-        let definition = self.library.definition(group.optimizer.as_ref().unwrap_or(used).definition);
+        let definition = self.library.definition(used.definition);
         let known: Vec<&str> =
             definition.parameters.iter().filter(|p| p.tensor.is_none()).map(|p| p.name.text.as_str()).collect();
         for argument in &group.arguments {

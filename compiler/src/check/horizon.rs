@@ -2,10 +2,14 @@
 
 use super::{
     evaluator::{Checked, Evaluator},
-    train::Plan,
     value::Number,
 };
-use crate::{diagnostic::Diagnostic, program::TrainSettings, source::Span, syntax::tree::Unit};
+use crate::{
+    diagnostic::Diagnostic,
+    program::TrainSettings,
+    source::Span,
+    syntax::tree::{Expr, Unit},
+};
 use trainc_runtime::artifact::Duration;
 
 /// Longest run.
@@ -13,24 +17,28 @@ pub(super) const MAX_STEPS: f64 = u32::MAX as f64;
 
 impl Evaluator<'_> {
     /// Steps and items per step, in which durations can be given.
-    pub(super) fn horizon(&mut self, plan: &Plan) -> Checked<TrainSettings> {
+    pub(super) fn horizon(
+        &mut self,
+        horizon: &Expr,
+        settings: &TrainSettings,
+        has_data: bool,
+    ) -> Checked<TrainSettings> {
         let sequence = self.registry.inputs.iter().position(|input| input.shift > 0).map(|index| index as u32);
         let positions = sequence.and_then(|index| {
             let node = self.registry.input_nodes().get(&index)?;
             self.graph.shape(*node).get(1).copied()
         });
-        let batch = plan.settings.batch;
-        let mut settings = plan.settings.clone();
-        settings.items_per_step = batch * positions.unwrap_or(1);
+        let mut settings = settings.clone();
+        settings.items_per_step = settings.batch * positions.unwrap_or(1);
         settings.item = if positions.is_some() { "tokens" } else { "samples" }.into();
-        let number = self.known_number(&plan.steps, "the horizon")?;
+        let number = self.known_number(horizon, "the horizon")?;
         settings.steps = if number.unit == Unit::Epochs {
-            self.epochs(&number, plan.data.is_some(), plan.steps.span)?
+            self.epochs(&number, has_data, horizon.span)?
         } else {
-            let steps = self.in_steps(&number, &settings, plan.steps.span)?;
+            let steps = self.in_steps(&number, &settings, horizon.span)?;
             // A part of the data may end within a batch; steps are whole.
             let steps = if matches!(number.unit, Unit::None | Unit::Steps) { steps } else { steps.ceil() };
-            Duration::Steps(self.whole_in(steps, plan.steps.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
+            Duration::Steps(self.whole_in(steps, horizon.span, "the number of steps", 1.0..=MAX_STEPS)? as u32)
         };
         Ok(settings)
     }

@@ -2,35 +2,15 @@
 
 use super::{
     evaluator::{Checked, Evaluator},
-    value::{Axis, Label, Tensor, Value, axis_names, shape_shown},
+    letters::{Affine, Entry, letters_of},
+    value::{Axis, Label, Tensor, Value, axis_names, shape_shown, short_text},
 };
 use crate::{
     diagnostic::Diagnostic,
     graph::{NodeId, Op},
     source::Span,
-    syntax::tree::{BinaryOp, Expr, ExprKind, IndexEntry, UnaryOp},
+    syntax::tree::{Expr, ExprKind, IndexEntry},
 };
-use std::rc::Rc;
-use trainc_runtime::artifact::DType;
-
-/// What stands at one position between the brackets.
-enum Entry {
-    /// An index that runs over the whole axis.
-    Index(Label),
-    /// One element.
-    Element(f64),
-    /// `2 * i + p - 1`.
-    Affine(Affine),
-    /// Integers that say which rows to take.
-    Lookup(Tensor),
-}
-
-/// A sum of indices with factors, and an offset.
-#[derive(Clone, Debug, Default)]
-struct Affine {
-    terms: Vec<(Label, f64)>,
-    offset: f64,
-}
 
 /// A term of an affine entry whose meaning as a window is settled: element = stride * outer + inner + offset.
 struct Windows {
@@ -66,15 +46,15 @@ impl Evaluator<'_> {
             match entry {
                 IndexEntry::Rest(span) => cursor.pass_rest(rest, *span),
                 IndexEntry::Position(expr) => {
-                    let entry = self.entry(expr)?;
+                    let entry = self.entry(expr, entries)?;
                     self.apply(&mut cursor, entry, position, expr.span)?;
                 }
             }
         }
         self.no_index_twice(&cursor.done, span)?;
         for (axis, &extent) in cursor.done.iter().zip(self.graph.shape(cursor.node)) {
-            let table = self.extents.last_mut().expect("a statement is open");
-            table.entry(axis.label.clone().expect("indexed")).or_insert((extent, axis.span.unwrap_or(span)));
+            let label = axis.label.clone().expect("indexed");
+            self.extents.last_mut().expect("a statement is open").fix(label, extent, axis.span.unwrap_or(span));
         }
         let position = tensor.position;
         Ok(Value::Tensor(Tensor { node: cursor.node, axes: cursor.done, position }))
@@ -130,85 +110,6 @@ impl Evaluator<'_> {
         Ok(())
     }
 
-    /// Reads what stands at one position.
-    fn entry(&mut self, expr: &Expr) -> Checked<Entry> {
-        if let ExprKind::Name(name) = &expr.kind {
-            return Ok(match self.number_in_brackets(name, expr.span, false) {
-                Some(number) => Entry::Element(number),
-                None => Entry::Index(self.label(name)),
-            });
-        }
-        match self.affine(expr)? {
-            Some(affine) if affine.terms.is_empty() => Ok(Entry::Element(affine.offset)),
-            Some(affine) => Ok(Entry::Affine(affine)),
-            None => self.lookup_entry(expr),
-        }
-    }
-
-    fn lookup_entry(&mut self, expr: &Expr) -> Checked<Entry> {
-        let value = self.expression(expr)?;
-        if let Value::Number(number) = &value {
-            return Ok(Entry::Element(number.plain()));
-        }
-        let tensor = self.operand(value, expr.span)?;
-        if self.graph.node(tensor.node).ty.dtype != DType::I32 || !tensor.is_indexed() {
-            return self.fail(
-                Diagnostic::error("E0308", expr.span, "expected an index, or integers in index notation")
-                    .label("this says neither which axis it runs over nor which rows to take")
-                    .help("write for example `table[tokens[b, t], d]`"),
-            );
-        }
-        Ok(Entry::Lookup(tensor))
-    }
-
-    /// The index variable of a name in the innermost call.
-    pub(super) fn label(&mut self, name: &str) -> Label {
-        let frame = self.frame();
-        match frame.axes.get(name) {
-            Some(label) => label.clone(),
-            None => Label::Index { frame: frame.id, name: Rc::from(name) },
-        }
-    }
-
-    /// The number that a name between brackets stands for, if it is not an index: names of dims are indices when they
-    /// stand alone, and numbers within arithmetic.
-    fn number_in_brackets(&mut self, name: &str, span: Span, within: bool) -> Option<f64> {
-        if self.frame().axes.contains_key(name) {
-            return None;
-        }
-        let known = self.frame().names.get(name).cloned();
-        let value = match known {
-            Some(value) => value,
-            None if matches!(self.library.find(name, span.file), Some(super::library::Entity::Const(_))) => {
-                self.lookup(name, span).ok()?
-            }
-            None => return None,
-        };
-        match value {
-            Value::Number(number) if within || !number.dim => Some(number.plain()),
-            _ => None,
-        }
-    }
-
-    /// The entry as a sum of indices and numbers; `None` if it is something else.
-    fn affine(&mut self, expr: &Expr) -> Checked<Option<Affine>> {
-        let affine = match &expr.kind {
-            ExprKind::Number(number) => Some(Affine { terms: Vec::new(), offset: number.value }),
-            ExprKind::Name(name) => Some(match self.number_in_brackets(name, expr.span, true) {
-                Some(offset) => Affine { terms: Vec::new(), offset },
-                None => Affine { terms: vec![(self.label(name), 1.0)], offset: 0.0 },
-            }),
-            ExprKind::Group(inner) => self.affine(inner)?,
-            ExprKind::Unary(UnaryOp::Neg, inner) => self.affine(inner)?.map(|inner| inner.scaled(-1.0)),
-            ExprKind::Binary(op, a, b) => match (self.affine(a)?, self.affine(b)?) {
-                (Some(a), Some(b)) => Affine::combined(*op, a, b),
-                _ => None,
-            },
-            _ => None,
-        };
-        Ok(affine)
-    }
-
     fn apply(&mut self, cursor: &mut Cursor, entry: Entry, position: usize, span: Span) -> Checked<()> {
         match entry {
             Entry::Index(label) => {
@@ -231,10 +132,7 @@ impl Evaluator<'_> {
         let extent = shape[axis] as f64;
         let start = if number < 0.0 { number + extent } else { number };
         if start.fract() != 0.0 || !(0.0..extent).contains(&start) {
-            return self.fail(
-                Diagnostic::error("E0309", span, format!("there is no element {number} here"))
-                    .label(format!("the axis has {extent} elements, counted from 0")),
-            );
+            return self.no_element(number, extent, span);
         }
         let slice = self.add(Op::Slice { axis, start: start as u64, length: 1 }, &[cursor.node], span)?;
         let mut shape = shape;
@@ -242,6 +140,14 @@ impl Evaluator<'_> {
         cursor.node = self.add(Op::Reshape { shape }, &[slice], span)?;
         cursor.left.pop();
         Ok(())
+    }
+
+    fn no_element(&mut self, number: f64, extent: f64, span: Span) -> Checked<()> {
+        let (text, axis) = (self.text(span), format!("the axis has {extent} elements, counted from 0"));
+        let computed = text.parse::<f64>().is_err();
+        let label = if computed { format!("`{text}` is {number}; {axis}") } else { axis };
+        let error = Diagnostic::error("E0309", span, format!("there is no element {number} here")).label(label);
+        self.fail(error.help(format!("the last element is {}, or -1", extent - 1.0)))
     }
 
     /// Rows of a table by integers.
@@ -292,29 +198,6 @@ impl Evaluator<'_> {
                 .label("expected `i`, `i + 1`, `2 * i`, or windows `2 * i + p - 1`")
                 .note("factors are positive whole numbers; the index within a window has the factor 1"),
         )
-    }
-
-    /// The error for an index whose extent nothing fixes.
-    pub(super) fn unknown_range<T>(&mut self, label: &Label, span: Span) -> Checked<T> {
-        let name = label.shown().to_string();
-        self.fail(
-            Diagnostic::error("E0314", span, format!("nothing here says how far the index `{name}` runs"))
-                .label("no tensor in this statement is indexed by it alone")
-                .help(format!("index a tensor by `{name}` in the same expression")),
-        )
-    }
-
-    /// Extent of an index: in the open statements, or else of the dim that has its name.
-    pub(super) fn extent(&self, label: &Label) -> Option<(u64, Option<Span>)> {
-        if let Some((extent, place)) = self.extents.iter().rev().find_map(|table| table.get(label)) {
-            return Some((*extent, Some(*place)));
-        }
-        let Label::Index { frame, name } = label else { return None };
-        let frame = self.frames.iter().rev().find(|open| open.id == *frame)?;
-        match frame.names.get(&**name) {
-            Some(Value::Number(number)) if number.dim => Some((number.value as u64, None)),
-            _ => None,
-        }
     }
 
     /// Windows (or a shifted or strided view) of an axis. Outside the tensor stand zeros: as many before as the
@@ -376,8 +259,11 @@ impl Evaluator<'_> {
         if let Some(value) = self.arranged_sum(value, axes, span)? {
             return Ok(value);
         }
-        let value = self.expression(value)?;
-        let tensor = self.operand(value, span)?;
+        let evaluated = self.expression(value)?;
+        let tensor = self.operand(evaluated, span)?;
+        if !tensor.is_indexed() {
+            return self.nothing_to_arrange(&tensor, axes, value, span);
+        }
         let order = self.arranged_labels(axes, &tensor.axes, span)?;
         self.arranged(tensor, &order, span).map(Value::Tensor)
     }
@@ -413,77 +299,46 @@ impl Evaluator<'_> {
         if wanted == found {
             return Ok(order);
         }
+        self.other_indices(&order, free, span)
+    }
+
+    /// The error for an order that lists other indices than the free ones.
+    fn other_indices<T>(&mut self, order: &[Label], free: &[Axis], span: Span) -> Checked<T> {
         let names: Vec<&str> = free.iter().filter_map(|axis| axis.label.as_ref().map(Label::shown)).collect();
         let names = names.join(", ");
+        let error = Diagnostic::error("E0316", span, "this order does not list the free indices");
+        let error = match order.iter().find(|label| !free.iter().any(|axis| axis.label.as_ref() == Some(label))) {
+            Some(other) => error.note(format!("no axis of the value has the index `{}`", other.shown())),
+            None => error,
+        };
+        if free.is_empty() {
+            let error = error.label("the value is a single number, without axes");
+            return self.fail(error.help("remove the `->` and what follows it"));
+        }
         self.fail(
-            Diagnostic::error("E0316", span, "this order does not list the free indices")
+            error
                 .label(format!("the free indices are [{names}]"))
                 .help(format!("write `-> [{names}]` in the order that you want")),
         )
     }
 
-    /// Extents of the indices that stand alone between brackets in an expression, so that windows and `index(i)` know
-    /// them wherever they stand.
-    pub(super) fn scan_extents(&mut self, expr: &Expr) {
-        match &expr.kind {
-            ExprKind::Index { base, entries } => self.scan_index(base, entries),
-            ExprKind::Name(name) => self.scan_name(name),
-            ExprKind::Call { arguments, .. } => {
-                arguments.iter().for_each(|argument| self.scan_extents(&argument.value))
-            }
-            ExprKind::Arrange { value, .. } | ExprKind::Group(value) | ExprKind::Unary(_, value) => {
-                self.scan_extents(value)
-            }
-            ExprKind::Binary(_, a, b) => [a, b].into_iter().for_each(|side| self.scan_extents(side)),
-            ExprKind::If { condition, then, otherwise } => {
-                [condition, then, otherwise].into_iter().for_each(|part| self.scan_extents(part));
-            }
-            ExprKind::Tuple(parts) | ExprKind::List(parts) => parts.iter().for_each(|part| self.scan_extents(part)),
-            ExprKind::Number(_) | ExprKind::Text(_) | ExprKind::Missing => {}
-        }
-    }
-
-    fn scan_name(&mut self, name: &str) {
-        let factors = match self.frame().names.get(name) {
-            Some(Value::Tensor(tensor)) => vec![tensor.clone()],
-            Some(Value::Product(factors)) => factors.clone(),
-            _ => return,
-        };
-        for tensor in factors {
-            let shape = self.shape(&tensor);
-            for (axis, extent) in tensor.axes.iter().zip(shape) {
-                if let (Some(label), Some(span)) = (&axis.label, axis.span) {
-                    self.fix_extent(label.clone(), extent, span);
-                }
-            }
-        }
-    }
-
-    fn scan_index(&mut self, base: &Expr, entries: &[IndexEntry]) {
-        for entry in entries {
-            if let IndexEntry::Position(expr) = entry
-                && !matches!(expr.kind, ExprKind::Name(_))
-            {
-                self.scan_extents(expr);
-            }
-        }
-        let ExprKind::Name(name) = &base.kind else { return self.scan_extents(base) };
-        let Some(Value::Tensor(tensor)) = self.frame().names.get(name).cloned() else { return };
-        let shape = self.shape(&tensor);
-        // Positions are counted from the end, as `..` stands for leading axes.
-        for (entry, extent) in entries.iter().rev().zip(shape.into_iter().rev()) {
-            let IndexEntry::Position(expr) = entry else { break };
-            if let ExprKind::Name(name) = &expr.kind
-                && self.number_in_brackets(name, expr.span, false).is_none()
-            {
-                let label = self.label(name);
-                self.fix_extent(label, extent, expr.span);
-            }
-        }
-    }
-
-    fn fix_extent(&mut self, label: Label, extent: u64, span: Span) {
-        self.extents.last_mut().expect("a statement is open").entry(label).or_insert((extent, span));
+    /// The error for an order behind a tensor without indices.
+    fn nothing_to_arrange<T>(&mut self, tensor: &Tensor, order: &[IndexEntry], value: &Expr, span: Span) -> Checked<T> {
+        let shape = shape_shown(&tensor.axes, &self.shape(tensor));
+        let text = short_text(self.text(value.span)).map_or_else(|| "value".to_string(), |text| text.to_string());
+        let simple = matches!(value.kind, ExprKind::Name(_) | ExprKind::Call { .. } | ExprKind::Group(_));
+        let text = if simple { text } else { format!("({text})") };
+        let letters = letters_of(tensor.axes.len());
+        let error = Diagnostic::error("E0316", span, "this value has no indices that could be arranged")
+            .label(format!("its axes are {shape}, by position"))
+            .note("a name, a call of a layer and `join`, `part`, `reshape` give tensors whose axes have no indices")
+            .note(format!("for another order give them indices first: `{text}[{letters}] -> [..]`"));
+        let arrow = Span { start: value.span.end, ..span };
+        self.fail(if order.len() == tensor.axes.len() {
+            error.replace(arrow, "", "to keep the axes as they are, remove the order")
+        } else {
+            error.help("to keep the axes as they are, remove the order")
+        })
     }
 
     /// The error for a tensor that lacks an index.
@@ -499,37 +354,6 @@ impl Evaluator<'_> {
             error.label(format!("it has the axes {} without indices", axis_names(&tensor.axes, &shape)))
         };
         self.fail(error.help(format!("write the indices behind the tensor, for example `x[.., {name}]`")))
-    }
-}
-
-impl Affine {
-    fn scaled(mut self, factor: f64) -> Affine {
-        self.terms.iter_mut().for_each(|term| term.1 *= factor);
-        self.offset *= factor;
-        self
-    }
-
-    fn combined(op: BinaryOp, a: Affine, b: Affine) -> Option<Affine> {
-        match op {
-            BinaryOp::Add => Some(a.plus(b)),
-            BinaryOp::Sub => Some(a.plus(b.scaled(-1.0))),
-            BinaryOp::Mul if a.terms.is_empty() => Some(b.scaled(a.offset)),
-            BinaryOp::Mul if b.terms.is_empty() => Some(a.scaled(b.offset)),
-            BinaryOp::Div if b.terms.is_empty() && b.offset != 0.0 => Some(a.scaled(1.0 / b.offset)),
-            _ => None,
-        }
-    }
-
-    fn plus(mut self, other: Affine) -> Affine {
-        for (label, factor) in other.terms {
-            match self.terms.iter_mut().find(|(known, _)| *known == label) {
-                Some(term) => term.1 += factor,
-                None => self.terms.push((label, factor)),
-            }
-        }
-        self.terms.retain(|(_, factor)| *factor != 0.0);
-        self.offset += other.offset;
-        self
     }
 }
 

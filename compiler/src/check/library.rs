@@ -3,10 +3,10 @@
 use super::{Sources, suggest};
 use crate::{
     diagnostic::Diagnostic,
-    source::{FileId, SourceMap, Span},
+    source::{FileId, Span},
     syntax::{
         self,
-        tree::{ClauseBlock, Const, Definition, Expr, ExprKind, Item, Name, Word},
+        tree::{ClauseBlock, Const, Definition, Item, Name},
     },
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,8 +58,10 @@ pub(super) struct Library {
     pub trains: Vec<ClauseBlock>,
     /// Whether the program imports the standard library.
     pub imports_std: bool,
-    user: BTreeMap<String, (Entity, Span)>,
-    std: BTreeMap<String, (Entity, Span)>,
+    /// The program's own names.
+    pub user: BTreeMap<String, (Entity, Span)>,
+    /// The standard library's.
+    pub std: BTreeMap<String, (Entity, Span)>,
     std_files: BTreeSet<FileId>,
 }
 
@@ -223,66 +225,5 @@ pub(super) fn unknown_name(
     match suggest::closest(name, known) {
         Some(other) => error.label("not defined").replace(span, other, format!("did you mean `{other}`?")),
         None => error.label("not defined").note("a name must be defined before it is used"),
-    }
-}
-
-impl Library {
-    /// Replaces constants (and simple clauses of `train`) by what `--set name=value` says.
-    pub(super) fn apply_settings(&mut self, map: &mut SourceMap, settings: &[(String, String)]) -> Vec<Diagnostic> {
-        let mut errors = Vec::new();
-        for (name, value) in settings {
-            let text = format!("const {name} = {value}\n");
-            let file = map.add("--set", text.clone());
-            let parsed = syntax::parse(file, &text);
-            let first = parsed.file.items.into_iter().next();
-            match first {
-                Some(Item::Const(constant)) if parsed.errors.is_empty() => {
-                    errors.extend(self.apply(constant, file));
-                }
-                _ => errors.extend(parsed.errors),
-            }
-        }
-        errors
-    }
-
-    fn apply(&mut self, setting: Const, file: FileId) -> Option<Diagnostic> {
-        let name = &setting.name;
-        if let Some((Entity::Const(index), _)) = self.user.get(&name.text) {
-            self.consts[*index].value = self.as_text(setting.value);
-            return None;
-        }
-        let clauses = self.trains.iter_mut().flat_map(|block| &mut block.clauses);
-        let mut clauses = clauses.filter(|clause| clause.keyword.text == name.text);
-        if let (true, Some(clause)) = (super::train::SETTABLE.contains(&name.text.as_str()), clauses.next()) {
-            clause.words = vec![Word::Value(setting.value)];
-            return None;
-        }
-        let own = self
-            .user
-            .iter()
-            .filter(|(_, (entity, _))| matches!(entity, Entity::Const(_)))
-            .map(|(name, _)| name.as_str());
-        let known: Vec<&str> = own.chain(super::train::SETTABLE).collect();
-        let place = Span { file, start: name.span.start, end: name.span.end };
-        let error =
-            Diagnostic::error("E0201", place, format!("`--set {}`: the program has no such constant", name.text));
-        Some(match suggest::closest(&name.text, known.iter().copied()) {
-            Some(other) => error.label("unknown").help(format!("did you mean `{other}`?")),
-            None => error.label("unknown").note(format!("it can set {}", suggest::listed(known))),
-        })
-    }
-
-    /// A setting that is a bare word without meaning of its own is text: `--set precision=bf16`.
-    fn as_text(&self, value: Expr) -> Expr {
-        match value.kind {
-            ExprKind::Name(name) if self.find_any(&name).is_none() => Expr { kind: ExprKind::Text(name), ..value },
-            kind => Expr { kind, ..value },
-        }
-    }
-
-    fn find_any(&self, name: &str) -> Option<Entity> {
-        let known = self.user.get(name).or_else(|| self.std.get(name)).map(|(entity, _)| *entity);
-        let builtin = super::builtin::names().contains(&name);
-        known.or(builtin.then_some(Entity::Const(0)))
     }
 }

@@ -6,16 +6,18 @@
 //!
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
-//!   [`builtin`] and [`body`] give meaning to each kind of syntax;
+//!   [`builtin`] and [`body`] give meaning to each kind of syntax; [`letters`] reads what stands between brackets, and
+//!   [`extents`] knows how far indices run;
 //! * [`train`], [`groups`], [`horizon`], [`schedule`], [`optimizer`] and [`data`] read the blocks that say how to train;
 //!   [`entries`] builds the graphs that they ask for, with [`gradients`];
 //! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
 //!   where they say, and [`series`] knows which linear recurrences settle.
 //!
 //! Errors do not stop the checker where it can go on: what a failed statement would have defined becomes unknown, and
-//! unknown values fail silently. A finding inside the library is shown at the program's call that leads there.
+//! unknown values fail silently; [`apart`] looks at each clause of `train` whose neighbours are wrong. A finding inside the library is shown at the program's call that leads there.
 
 mod activation;
+mod apart;
 mod arithmetic;
 mod body;
 mod builtin;
@@ -25,11 +27,14 @@ mod data;
 mod entries;
 mod evaluator;
 mod expression;
+mod extents;
 mod filter;
 mod gradients;
 mod groups;
+mod habits;
 mod horizon;
 mod index;
+mod letters;
 mod library;
 mod logistic;
 mod names;
@@ -40,6 +45,7 @@ mod registry;
 mod sample;
 mod schedule;
 mod series;
+mod setting;
 mod suggest;
 mod train;
 mod update;
@@ -85,7 +91,8 @@ pub fn import_failed(span: Span, path: &str, reason: &str) -> Diagnostic {
         .help("correct the path, or remove the import")
 }
 
-/// Checks a program and builds its graphs. `settings` override constants (and `steps`, `batch`, `precision`, `seed`).
+/// Checks a program and builds its graphs. `settings` override constants, and the clauses `steps`, `batch`, `precision` and
+/// `seed`, which need not be there.
 ///
 /// # Errors
 /// All findings, if one of them is an error.
@@ -162,11 +169,13 @@ fn program(evaluator: &mut Evaluator<'_>, root: FileId) -> Checked<Program> {
             return evaluator.fail(error.also(first.span, "the first one").help("remove one of the two"));
         }
     };
-    let plan = evaluator.plan(block)?;
-    if evaluator.has_errors() {
-        return Err(Failed);
+    let draft = evaluator.draft(block)?;
+    let whole = if evaluator.has_errors() { Err(Failed) } else { draft.plan() };
+    let program = whole.and_then(|plan| evaluator.program(&plan));
+    if program.is_err() {
+        evaluator.clauses_apart(&draft);
     }
-    evaluator.program(&plan)
+    program
 }
 
 #[cfg(test)]

@@ -147,11 +147,7 @@ impl Evaluator<'_> {
         if let Some(Declared { tensor: Some(ty), .. }) = matrix_of(definition) {
             self.bind_matrix(&ty.dims, &context)?;
         }
-        let plain = Definition {
-            parameters: definition.parameters.iter().filter(|parameter| parameter.tensor.is_none()).cloned().collect(),
-            ..definition.clone()
-        };
-        self.bind(&plain, given, span)?;
+        self.bind(&definition.without_tensors(), given, span)?;
         let values = [(parameter_name(definition), p), ("rate", rate), ("t", t), ("T", horizon)];
         for (name, value) in values {
             self.frame().names.insert(name.to_string(), value);

@@ -24,7 +24,8 @@ pub(super) enum Reduction {
 }
 
 impl Reduction {
-    fn word(self) -> &'static str {
+    /// How it is written.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Reduction::Sum => "sum",
             Reduction::Mean => "mean",

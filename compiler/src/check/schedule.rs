@@ -11,7 +11,7 @@ use crate::{
     graph::{Bindings, NodeId, Output, interpret},
     program::TrainSettings,
     source::Span,
-    syntax::tree::{BinaryOp, Clause, Definition, DefinitionKind, Expr, ExprKind, Name, Parameter, Unit, Word},
+    syntax::tree::{BinaryOp, Definition, DefinitionKind, Expr, Parameter, Unit},
 };
 use trainc_kernels::ir::Binary;
 use trainc_runtime::artifact::Duration;
@@ -34,24 +34,17 @@ enum Measure {
 }
 
 impl Evaluator<'_> {
+    /// The schedule that a clause names; `None` for a number.
+    pub(super) fn named_schedule(&mut self, expr: &Expr) -> Checked<Option<Use>> {
+        self.named_use(expr, DefinitionKind::Schedule)
+    }
+
     /// The rate of this step: from a schedule with arguments, or a number.
     pub(super) fn schedule(&mut self, expr: &Expr, settings: &TrainSettings) -> Checked<Value> {
-        let (callee, arguments) = match &expr.kind {
-            ExprKind::Call { callee, arguments, .. } => (callee.clone(), arguments.clone()),
-            ExprKind::Name(name) => (Name { text: name.clone(), span: expr.span }, Vec::new()),
-            _ => return self.known_number(expr, "the learning rate").map(Value::Number),
-        };
-        let clause = Clause {
-            keyword: Name { text: "schedule".into(), span: expr.span },
-            words: vec![Word::Value(Expr {
-                kind: ExprKind::Call { callee, axes: Vec::new(), arguments },
-                span: expr.span,
-            })],
-            block: None,
-            span: expr.span,
-        };
-        let used = self.used(&clause, DefinitionKind::Schedule)?;
-        self.run_schedule(&used, settings)
+        match self.named_schedule(expr)? {
+            Some(used) => self.run_schedule(&used, settings),
+            None => self.known_number(expr, "the learning rate").map(Value::Number),
+        }
     }
 
     fn run_schedule(&mut self, used: &Use, settings: &TrainSettings) -> Checked<Value> {

@@ -1,5 +1,8 @@
 //! Whole programs through the checker.
 
+mod letters;
+mod together;
+
 use super::{Sources, check};
 use crate::{
     diagnostic::{Diagnostic, render},
@@ -161,8 +164,6 @@ fn groups_settings_and_freezing_reach_the_parameters() {
     let frozen: Vec<&str> = program.parameters.iter().filter(|p| !p.trainable).map(|p| p.name.as_str()).collect();
     assert_eq!(frozen, ["embedding.table", "positions.table", "head.w"]);
     let text = include_str!("../../../tests/programs/edited.train");
-    let program = checked(text, &[("width", "96"), ("steps", "7"), ("precision", "bf16")]);
-    assert!(program.is_err_and(|found| found.contains("precision")), "only clauses that are there can be set");
     let program = checked(text, &[("width", "96"), ("steps", "7")]).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((program.train.steps, program.parameters[0].shape[1]), (Duration::Steps(7), 96));
     let found = checked(text, &[("widht", "96")]).expect_err("a misspelt setting is refused");

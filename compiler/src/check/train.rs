@@ -2,7 +2,7 @@
 
 use super::{
     clause::{after, word_of},
-    evaluator::{Checked, Evaluator, Failed},
+    evaluator::{Checked, Evaluator},
     groups::{Group, Selector},
     horizon::MAX_STEPS,
     library::{DefinitionId, Entity},
@@ -90,53 +90,106 @@ pub(super) struct Plan {
 impl Plan {
     /// Rows of the physical batch.
     pub(super) fn rows(&self) -> u64 {
-        self.private.as_ref().map_or(self.settings.batch, |private| private.physical_rows(self.settings.batch))
+        rows(self.private.as_ref(), &self.settings)
+    }
+}
+
+/// Rows of the physical batch.
+pub(super) fn rows(private: Option<&Private>, settings: &TrainSettings) -> u64 {
+    private.map_or(settings.batch, |private| private.physical_rows(settings.batch))
+}
+
+/// The `train` block as far as it could be read: each part fails for itself.
+pub(super) struct Draft {
+    /// The model.
+    pub model: Checked<Use>,
+    /// Index of the data block.
+    pub data: Checked<Option<usize>>,
+    /// What is made small.
+    pub loss: Checked<Expr>,
+    /// What else is reported.
+    pub metrics: Checked<Vec<(Name, Expr)>>,
+    /// The optimizer where no group says otherwise.
+    pub optimizer: Checked<Use>,
+    /// The filter of all gradients.
+    pub filter: Checked<Option<Use>>,
+    /// What is different for some parameters.
+    pub groups: Checked<Vec<Group>>,
+    /// The learning rate over time.
+    pub schedule: Checked<Expr>,
+    /// How long training is.
+    pub steps: Checked<Expr>,
+    clip: Checked<Option<(f64, Span)>>,
+    /// What is not trained.
+    pub frozen: Checked<Vec<Selector>>,
+    /// The guarantee asked for.
+    pub private: Checked<Option<Private>>,
+    /// The rest, with defaults in place of what could not be read.
+    pub settings: TrainSettings,
+    /// Whether all of `settings` could be read.
+    pub settled: Checked<()>,
+}
+
+impl Draft {
+    /// The plan, if every part could be read.
+    pub(super) fn plan(&self) -> Checked<Plan> {
+        Ok(Plan {
+            model: self.model.clone()?,
+            data: self.data?,
+            loss: self.loss.clone()?,
+            metrics: self.metrics.clone()?,
+            optimizer: self.optimizer.clone()?,
+            filter: self.filter.clone()?,
+            groups: self.groups.clone()?,
+            schedule: self.schedule.clone()?,
+            steps: self.steps.clone()?,
+            clip: self.clip?,
+            frozen: self.frozen.clone()?,
+            private: self.private.clone()?,
+            settings: self.settled.map(|()| self.settings.clone())?,
+        })
     }
 }
 
 impl<'p> Evaluator<'p> {
     /// Reads the `train` block.
-    pub(super) fn plan(&mut self, block: &ClauseBlock) -> Checked<Plan> {
+    pub(super) fn draft(&mut self, block: &ClauseBlock) -> Checked<Draft> {
         self.known_clauses(block, "train", &CLAUSES, &["metric", "freeze", "group"]);
         self.open(None, None)?;
-        let plan = self.read_plan(block);
+        let draft = self.read_draft(block);
         self.close();
-        plan
+        Ok(draft)
     }
 
-    fn read_plan(&mut self, block: &ClauseBlock) -> Checked<Plan> {
+    fn read_draft(&mut self, block: &ClauseBlock) -> Draft {
         let model = self.required(block, "model").and_then(|clause| self.used(clause, DefinitionKind::Model));
         let loss = self.required(block, "loss").and_then(|clause| self.single(clause)).cloned();
-        let optimizer = self.required(block, "optimizer");
-        let used = optimizer.and_then(|clause| self.used(clause, DefinitionKind::Optimizer));
-        let groups = match (optimizer, &used) {
-            (Ok(clause), Ok(used)) => self.groups(clause, block, used),
-            _ => Err(Failed),
-        };
+        let clause = self.required(block, "optimizer");
+        let optimizer = clause.and_then(|clause| self.used(clause, DefinitionKind::Optimizer));
+        let groups = self.groups(clause.ok(), block, optimizer.as_ref().ok());
         let private = self.private(block);
         let filter = clause_of(block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose();
+        let filter = filter.and_then(|filter| self.one_filter(filter, private.as_ref().ok().and_then(Option::as_ref)));
         let schedule = self.required(block, "schedule").and_then(|clause| self.single(clause)).cloned();
+        let schedule = schedule.and_then(|expr| self.named_schedule(&expr).map(|_| expr));
         let steps = self.required(block, "steps").and_then(|clause| self.single(clause)).cloned();
-        let data = self.data_of(block);
-        let metrics = self.metrics(block);
-        let frozen = self.frozen(block);
-        let clip = self.clip(block);
-        let settings = self.settings(block);
-        Ok(Plan {
-            model: model?,
-            data: data?,
-            loss: loss?,
-            metrics: metrics?,
-            optimizer: used?,
-            filter: self.one_filter(filter?, private.as_ref().ok().and_then(Option::as_ref))?,
-            groups: groups?,
-            schedule: schedule?,
-            steps: steps?,
-            clip: clip?,
-            frozen: frozen?,
-            private: private?,
-            settings: settings?,
-        })
+        let (settings, settled) = self.settings(block);
+        Draft {
+            model,
+            data: self.data_of(block),
+            loss,
+            metrics: self.metrics(block),
+            optimizer,
+            filter,
+            groups,
+            schedule,
+            steps,
+            clip: self.clip(block),
+            frozen: self.frozen(block),
+            private,
+            settings,
+            settled,
+        }
     }
 
     /// The filter, which stands in `train` or, for who likes to see it there, in `private`.
@@ -173,14 +226,22 @@ impl<'p> Evaluator<'p> {
     /// A clause that names a definition of some kind: `model Gpt(depth = 6)`.
     pub(super) fn used(&mut self, clause: &Clause, kind: DefinitionKind) -> Checked<Use> {
         let expr = self.single(clause)?;
+        match self.named_use(expr, kind)? {
+            Some(used) => Ok(used),
+            None => self.malformed(clause, "expected a name, with arguments in parentheses"),
+        }
+    }
+
+    /// An expression that names a definition of some kind; `None` if it is neither a name nor a call.
+    pub(super) fn named_use(&mut self, expr: &Expr, kind: DefinitionKind) -> Checked<Option<Use>> {
         let (name, arguments) = match &expr.kind {
             ExprKind::Name(name) => (Name { text: name.clone(), span: expr.span }, Vec::new()),
             ExprKind::Call { callee, arguments, .. } => (callee.clone(), arguments.clone()),
-            _ => return self.malformed(clause, "expected a name, with arguments in parentheses"),
+            _ => return Ok(None),
         };
         match self.library.find(&name.text, name.span.file) {
             Some(Entity::Definition(definition)) if self.library.definition(definition).kind == kind => {
-                Ok(Use { definition, arguments, span: expr.span })
+                Ok(Some(Use { definition, arguments, span: expr.span }))
             }
             _ => self.wrong_kind(&name, kind),
         }
@@ -278,7 +339,8 @@ impl<'p> Evaluator<'p> {
         self.fail(error.label(format!("this is {}", number.value)).help("write for example `clip 1.0`"))
     }
 
-    fn settings(&mut self, block: &ClauseBlock) -> Checked<TrainSettings> {
+    /// The clauses that are one plain value, with defaults in place of what cannot be read, and whether all could.
+    fn settings(&mut self, block: &ClauseBlock) -> (TrainSettings, Checked<()>) {
         let batch = self.required(block, "batch").and_then(|clause| self.single(clause));
         let batch = batch.and_then(|expr| self.count(expr, "the batch", 1.0..=16_777_216.0));
         let seed =
@@ -288,22 +350,26 @@ impl<'p> Evaluator<'p> {
             let number = this.quantity(expr, "the memory budget", &[Unit::Bytes])?;
             Ok((this.whole_in(number.value.round(), expr.span, "the memory budget", 1.0..=1e15)?, expr.span))
         });
-        let (evaluate_every, batches) = self.every(block, "evaluate", "batches")?;
-        let (checkpoint_every, kept) = self.every(block, "checkpoint", "keep")?;
-        let keep = self.optional(block, "keep", |this, expr| this.count(expr, "the checkpoints kept", 1.0..=1e6))?;
-        Ok(TrainSettings {
+        let evaluate = self.every(block, "evaluate", "batches");
+        let checkpoint = self.every(block, "checkpoint", "keep");
+        let keep = self.optional(block, "keep", |this, expr| this.count(expr, "the checkpoints kept", 1.0..=1e6));
+        let settled = batch.and(seed).and(precision).and(memory).and(evaluate).and(checkpoint).and(keep).map(|_| ());
+        let (evaluate_every, batches) = evaluate.unwrap_or((Duration::Steps(0), None));
+        let (checkpoint_every, kept) = checkpoint.unwrap_or((Duration::Steps(0), None));
+        let settings = TrainSettings {
             steps: Duration::Steps(0),
-            batch: batch?,
-            precision: precision?,
-            seed: seed?.unwrap_or(0),
+            batch: batch.unwrap_or(1),
+            precision: precision.unwrap_or(Precision::F32),
+            seed: seed.ok().flatten().unwrap_or(0),
             evaluate_every,
             evaluate_batches: batches.unwrap_or(20),
             checkpoint_every,
-            keep: kept.or(keep.map(|keep| keep as u32)).unwrap_or(3),
-            memory: memory?,
+            keep: kept.or(keep.ok().flatten().map(|keep| keep as u32)).unwrap_or(3),
+            memory: memory.ok().flatten(),
             items_per_step: 0,
             item: String::new(),
-        })
+        };
+        (settings, settled)
     }
 
     fn optional<T>(

@@ -12,7 +12,7 @@ use crate::{
     diagnostic::Diagnostic,
     graph::{NodeId, Op, Output},
     program::TrainSettings,
-    syntax::tree::BinaryOp,
+    syntax::tree::{BinaryOp, Expr},
 };
 
 /// How a parameter is updated.
@@ -36,7 +36,7 @@ pub(super) struct Updates<'p> {
 impl<'p> Evaluator<'p> {
     /// Learning rates, and what filters do before they see a gradient.
     pub(super) fn begin_updates(&mut self, plan: &Plan, settings: &TrainSettings) -> Checked<Updates<'p>> {
-        let rate = self.rate(plan, settings)?;
+        let rate = self.rate(&plan.schedule, settings)?;
         let rules = self.rules(plan, &rate)?;
         let filters = self.filters(plan, &rules)?;
         let points = if filters.is_empty() { vec![Point::here(&rules)] } else { self.points(&filters)? };
@@ -44,14 +44,14 @@ impl<'p> Evaluator<'p> {
     }
 
     /// The learning rate of this step, reported as `rate`.
-    fn rate(&mut self, plan: &Plan, settings: &TrainSettings) -> Checked<Value> {
-        let value = self.schedule(&plan.schedule, settings)?;
-        let tensor = self.operand(value, plan.schedule.span)?;
-        let tensor = self.float(tensor, plan.schedule.span)?;
+    pub(super) fn rate(&mut self, schedule: &Expr, settings: &TrainSettings) -> Checked<Value> {
+        let value = self.schedule(schedule, settings)?;
+        let tensor = self.operand(value, schedule.span)?;
+        let tensor = self.float(tensor, schedule.span)?;
         if !tensor.axes.is_empty() {
-            return self.fail(Diagnostic::error("E0711", plan.schedule.span, "the learning rate must be one number"));
+            return self.fail(Diagnostic::error("E0711", schedule.span, "the learning rate must be one number"));
         }
-        self.sound_rates(tensor.node, settings, plan.schedule.span)?;
+        self.sound_rates(tensor.node, settings, schedule.span)?;
         self.graph.set_output(Output::Report("rate".into()), tensor.node);
         Ok(Value::Tensor(tensor))
     }

@@ -45,7 +45,7 @@ pub enum Command {
 pub struct Program {
     /// The `.train` file
     pub file: PathBuf,
-    /// Override a `const` of the program, e.g. `--set width=256`
+    /// Override a `const` of the program, or `steps`, `batch`, `precision`, `seed`: e.g. `--set width=256`
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Where relative paths of the data start (default: the folder of the file)

@@ -3,7 +3,7 @@
 //! After this pass brackets are balanced and properly nested, so the grammar never meets a missing one: a bracket that is
 //! not closed is reported and closed at the most likely place, a closing bracket that closes nothing is reported and
 //! removed, one of the wrong kind is reported and exchanged. Newlines inside `( )` and `[ ]` are dropped, because there
-//! they mean nothing.
+//! they mean nothing; a `;`, which the lexer takes for the end of a line, is reported, and read as a comma there.
 
 use super::limits;
 use super::token::{Kind, Symbol, Token};
@@ -12,6 +12,8 @@ use crate::source::{FileId, Span};
 
 /// Words that begin an item: at the very start of a line they are where a forgotten `}` should have stood.
 const ITEM_WORDS: [&str; 9] = ["use", "const", "model", "layer", "function", "optimizer", "schedule", "data", "train"];
+
+const COMMA: Kind = Kind::Symbol(Symbol::Comma);
 
 /// Balances the brackets of a token list that ends with [`Kind::End`].
 pub(super) fn pair(file: FileId, text: &str, tokens: Vec<Token>) -> (Vec<Token>, Vec<Diagnostic>) {
@@ -169,16 +171,37 @@ impl Pairing<'_> {
         let mut removed = self.removed.iter().peekable();
         let mut kept = Vec::with_capacity(self.tokens.len() + self.inserted.len());
         let mut braces_only = vec![];
+        let mut errors = Vec::new();
         for (index, &token) in self.tokens.iter().enumerate() {
             while let Some((_, symbol)) = inserted.next_if(|(at, _)| *at == index) {
                 let place = kept.last().map_or(0, |last: &Token| last.end);
                 keep(&mut kept, &mut braces_only, Token { kind: Kind::Symbol(*symbol), start: place, end: place });
             }
-            if removed.next_if(|at| **at == index).is_none() {
-                keep(&mut kept, &mut braces_only, token);
+            if removed.next_if(|at| **at == index).is_some() {
+                continue;
             }
+            let separates = braces_only.last() == Some(&false);
+            let semicolon = self.semicolon(token, separates);
+            let read = semicolon.is_some() && separates;
+            semicolon.into_iter().for_each(|error| limits::collect(&mut errors, error));
+            keep(&mut kept, &mut braces_only, if read { Token { kind: COMMA, ..token } } else { token });
         }
+        self.errors.append(&mut errors);
         kept
+    }
+
+    /// The error for a `;`, which stands between values if it `separates` them, and at the end of a statement elsewhere.
+    fn semicolon(&self, token: Token, separates: bool) -> Option<Diagnostic> {
+        let Token { kind: Kind::Newline, start, end } = token else { return None };
+        if &self.text[start as usize..end as usize] != ";" {
+            return None;
+        }
+        let place = Span { file: self.file, start, end };
+        let error = Diagnostic::error("E0104", place, "`;` has no meaning here").label("a sign of other languages");
+        Some(match separates {
+            true => error.replace(place, ",", "arguments and entries are separated by commas"),
+            false => error.help("write each statement on a line of its own, with nothing behind it"),
+        })
     }
 
     fn report(&mut self, error: Diagnostic) {

@@ -1,5 +1,6 @@
 //! Expressions, loosest first: `->`, `if`, `or`, `and`, `not`, comparisons, `+ -`, `* /`, unary `-`, `^`, calls and indices.
 
+use super::foreign;
 use super::lex::{number_parts, unescape};
 use super::limits::{self, MAX_EXPRESSION_HEIGHT};
 use super::stream::{
@@ -183,8 +184,10 @@ fn postfix(input: Tokens<'_>) -> Read<'_, Node> {
     loop {
         (input, value) = match &value.expr.kind {
             ExprKind::Name(_) if input.at(Symbol::OpenParen) && input.belongs() => call(input, value, Vec::new())?,
+            ExprKind::Call { .. } if input.at(Symbol::OpenParen) && input.touches() => called_again(input, value)?,
             _ if input.at(Symbol::OpenBracket) && input.belongs() => {
-                let (after, (entries, height)) = index_entries(input)?;
+                let entries = index_entries(input).map_err(|fault| foreign::range(input, value.expr.span, fault));
+                let (after, (entries, height)) = entries?;
                 if after.at(Symbol::OpenParen) && after.belongs() && matches!(value.expr.kind, ExprKind::Name(_)) {
                     call(after, value, entries)?
                 } else {
@@ -211,6 +214,18 @@ fn call<'a>(input: Tokens<'a>, callee: Node, axes: Vec<IndexEntry>) -> Read<'a, 
     let arguments = arguments.into_iter().map(|(argument, _)| argument).collect();
     let kind = ExprKind::Call { callee: Name { text, span: start }, axes, arguments };
     node(after, start, kind, height)
+}
+
+/// `linear(1)(x)`: reported, and read as `linear(x, 1)`.
+fn called_again(input: Tokens<'_>, made: Node) -> Read<'_, Node> {
+    let start = made.expr.span;
+    let ExprKind::Call { callee, axes, arguments: settings } = made.expr.kind else { return other() };
+    let (after, given) = parenthesized(input, |input| comma_list(argument).parse(input))?;
+    let height = given.iter().map(|(_, height)| *height).max().unwrap_or(0).max(made.height);
+    let mut arguments: Vec<Argument> = given.into_iter().map(|(argument, _)| argument).chain(settings).collect();
+    arguments.sort_by_key(|argument| argument.name.is_some()); // those without names come first
+    input.report(foreign::called_again(after, after.since(start), &callee, &axes, &arguments));
+    node(after, start, ExprKind::Call { callee, axes, arguments }, height)
 }
 
 fn axis_name(entry: IndexEntry) -> Result<Name, Box<Diagnostic>> {

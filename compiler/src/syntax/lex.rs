@@ -109,7 +109,8 @@ impl Lexed {
 fn piece(text: &str) -> IResult<&str, Piece> {
     alt((
         value(Piece::Space, take_while1(|c| matches!(c, ' ' | '\t' | '\r'))),
-        value(Piece::Token(Kind::Newline), char('\n')),
+        // A `;` ends a statement as a line does; which brackets stand around it, and so what to write, is known later.
+        value(Piece::Token(Kind::Newline), one_of("\n;")),
         value(Piece::Comment, preceded(tag("//"), take_while(|c| c != '\n'))),
         map(recognize(word), |text| Piece::Token(Reserved::from_text(text).map_or(Kind::Name, Kind::Reserved))),
         value(Piece::Token(Kind::Number), recognize(number)),
@@ -189,7 +190,6 @@ const FOREIGN: &[Foreign] = &[
     foreign_sign("/=", EQUAL, None, "the name on both sides: `x = x / ...`"),
     foreign_sign("/*", None, Some("//"), "`//` at the start of each line of a comment"),
     foreign_sign("#", None, Some("//"), "`//` before a comment"),
-    foreign_sign(";", Some(Kind::Newline), None, "each statement on a line of its own, with nothing behind it"),
     foreign_sign("%", None, None, "`%` directly behind a number, as in `5%`"),
     foreign_sign("@", TIMES, None, "a matrix product with its indices: `sum[k](a[i, k] * b[k, j])`"),
 ];

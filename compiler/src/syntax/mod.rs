@@ -12,6 +12,7 @@ mod brackets;
 mod clause;
 mod decode;
 mod expression;
+mod foreign;
 mod format;
 mod item;
 mod lex;

@@ -94,6 +94,11 @@ impl<'a> Tokens<'a> {
         self.rest.first().map_or("", |token| self.slice(token))
     }
 
+    /// The text of a place in this file.
+    pub fn text_of(self, place: Span) -> &'a str {
+        &self.text[place.start as usize..place.end as usize]
+    }
+
     fn slice(self, token: &Token) -> &'a str {
         &self.text[token.start as usize..token.end as usize]
     }

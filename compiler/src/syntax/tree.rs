@@ -91,6 +91,14 @@ pub struct Definition {
     pub span: Span,
 }
 
+impl Definition {
+    /// The same definition with only the parameters that are no tensors: those that a clause of `train` can give.
+    pub fn without_tensors(&self) -> Definition {
+        let plain = self.parameters.iter().filter(|parameter| parameter.tensor.is_none());
+        Definition { parameters: plain.cloned().collect(), ..self.clone() }
+    }
+}
+
 /// A parameter of a definition: `x: [b, t, d]`, `targets: int[b, t]`, `heads`, `eps = 1e-8`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {

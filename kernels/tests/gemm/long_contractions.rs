@@ -66,12 +66,9 @@ fn long_contractions() {
 /// Pieces whose sums are added as they are, and with their errors.
 #[test]
 fn long_contractions_on_devices() {
-    for (precision, depth) in [
-        (Precision::F32, 2_000),
-        (Precision::F32, 34_000),
-        (Precision::Tf32, 6_000),
-        (Precision::Bf16, 12_000),
-    ] {
+    for (precision, depth) in
+        [(Precision::F32, 2_000), (Precision::F32, 34_000), (Precision::Tf32, 6_000), (Precision::Bf16, 12_000)]
+    {
         check(precision, [3, 5, depth], true);
     }
 }

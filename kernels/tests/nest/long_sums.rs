@@ -23,8 +23,7 @@ fn sums(columns: u64, inner: &[u64]) -> Kernel {
     let mut e = Exprs::default();
     let x = e.load(0, Index::var(0));
     let sum = e.add(Expr::Accumulator(0));
-    let sweeps =
-        vec![sweep(vec![reduction(ReduceKind::Sum, x)], vec![]), once(vec![store(1, Index::var(0), sum)])];
+    let sweeps = vec![sweep(vec![reduction(ReduceKind::Sum, x)], vec![]), once(vec![store(1, Index::var(0), sum)])];
     let buffers = [Read, Write].map(|access| buffer(DType::F32, columns, access)).to_vec();
     kernel("sums", buffers, Nest { parallel: vec![columns], inner: inner.to_vec(), exprs: e, sweeps })
 }
@@ -81,7 +80,9 @@ fn check_sums(columns: u64, inner: &[u64], on_device: bool) {
     let terms = (0..columns as usize).map(term).collect();
     let count = inner.iter().product::<u64>() as f64;
     for (where_, buffers) in results(&kernel, &[HostBuffer::F32(terms), zeros(columns)], on_device) {
-        assert_close(&format!("{columns} x {inner:?} on {where_}"), &buffers[1], |place| count * f64::from(term(place)));
+        assert_close(&format!("{columns} x {inner:?} on {where_}"), &buffers[1], |place| {
+            count * f64::from(term(place))
+        });
     }
 }
 
@@ -137,7 +138,10 @@ fn long_sums_keep_infinities() {
         let inputs = [HostBuffer::F32(x), zeros(1), zeros(1), zeros(1)];
         for (where_, buffers) in results(&kernel, &inputs, on_device) {
             let [sum] = floats(&buffers[1])[..] else { panic!("one sum") };
-            assert!(sum.to_bits() == f64::from(special).to_bits() || sum.is_nan() && special.is_nan(), "{sum} on {where_}");
+            assert!(
+                sum.to_bits() == f64::from(special).to_bits() || sum.is_nan() && special.is_nan(),
+                "{sum} on {where_}"
+            );
         }
     }
 }

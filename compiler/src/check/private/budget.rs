@@ -4,7 +4,7 @@ use super::{
     super::evaluator::{Checked, Evaluator},
     Private, Sampling,
 };
-use crate::{diagnostic::Diagnostic, graph::NodeId, program::TrainSettings};
+use crate::{diagnostic::Diagnostic, graph::NodeId, program::TrainSettings, source::Span};
 use trainc_runtime::{
     artifact::{InputBinding, PrivateSpec, Sampling as Drawn},
     data::Need,
@@ -22,6 +22,9 @@ impl Evaluator<'_> {
         let records = self.private_records(private, data)?;
         if settings.batch > records {
             return self.batch_beyond(private, settings.batch, records);
+        }
+        if let Some((rows, span)) = private.rows.filter(|(rows, _)| *rows > records) {
+            return self.rows_beyond(rows, span, records);
         }
         let rate = settings.batch as f64 / records as f64;
         let delta = self.delta(private, records);
@@ -68,16 +71,18 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
-    /// What the model wants of the data's fields.
+    /// What the model wants of one record's fields: how many records there are does not depend on the batch.
     fn needs(&self) -> Vec<Need> {
         let binding = |(index, node): (&u32, &NodeId)| {
             let input = &self.registry.inputs[*index as usize];
+            let mut shape = self.graph.shape(*node).to_vec();
+            shape[0] = 1;
             InputBinding {
                 name: input.name.clone(),
                 field: input.field.clone(),
                 shift: input.shift,
                 dtype: input.dtype,
-                shape: self.graph.shape(*node).to_vec(),
+                shape,
                 offset: 0,
                 below: input.below,
             }
@@ -91,6 +96,12 @@ impl Evaluator<'_> {
             .label(format!("`batch {batch}` of {records} training records"))
             .help(format!("make the batch at most {records}"));
         self.fail(error)
+    }
+
+    fn rows_beyond<T>(&mut self, rows: u64, span: Span, records: u64) -> Checked<T> {
+        let error = Diagnostic::error("E0757", span, "a physical batch has more rows than there are records")
+            .label(format!("{rows} rows for {records} training records"));
+        self.fail(error.replace(span, records.to_string(), "write at most their number"))
     }
 
     fn delta(&mut self, private: &Private, records: u64) -> f64 {

@@ -19,7 +19,8 @@ impl Private {
     /// the memory is enough. Small batches are not worth cutting.
     pub(in crate::check) fn physical_rows(&self, batch: u64) -> u64 {
         const SMALL: u64 = 32;
-        self.rows.unwrap_or(if self.sampling == Sampling::Poisson && batch > SMALL { batch.div_ceil(4) } else { batch })
+        let drawn = self.sampling == Sampling::Poisson;
+        self.rows.map_or(if drawn && batch > SMALL { batch.div_ceil(4) } else { batch }, |(rows, _)| rows)
     }
 
     /// Whether a step may take several passes.

@@ -42,7 +42,7 @@ pub(super) struct Private {
     /// Training records, if the program says it.
     records: Option<(u64, Span)>,
     /// Rows of a physical batch, if the program says it.
-    rows: Option<u64>,
+    rows: Option<(u64, Span)>,
     secure: bool,
     /// What happens to the noisy gradient.
     pub filter: Option<Use>,
@@ -97,22 +97,28 @@ impl Evaluator<'_> {
         let block = ClauseBlock { name: None, clauses: clauses.clone(), span: clause.span };
         self.known_clauses(&block, "private", &CLAUSES, &[]);
         let positive = |this: &mut Self, word: &str| this.positive(&block, word);
-        let (epsilon, delta) = (positive(self, "epsilon")?, positive(self, "delta")?);
-        let noise_multiplier = positive(self, "noise_multiplier")?;
-        if epsilon.is_none() && noise_multiplier.is_none() {
+        let (epsilon, delta) = (positive(self, "epsilon"), positive(self, "delta"));
+        let noise_multiplier = positive(self, "noise_multiplier");
+        if let (Ok(None), Ok(None)) = (epsilon, noise_multiplier) {
             return self.no_amount(clause);
         }
+        let delta = delta.and_then(|delta| self.probability(delta));
+        let (clip, sampling, accountant) =
+            (self.clipping(&block, clause), self.sampling(&block), self.accountant(&block));
+        let (records, rows) = (self.counted(&block, "records"), self.counted(&block, "rows"));
+        let secure = self.secure(&block);
+        let filter = clause_of(&block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose();
         let private = Private {
-            epsilon: epsilon.map(|(epsilon, _)| epsilon),
-            delta: self.probability(delta)?,
-            noise_multiplier: noise_multiplier.map(|(multiplier, _)| multiplier),
-            clip: self.clipping(&block, clause)?,
-            sampling: self.sampling(&block)?,
-            accountant: self.accountant(&block)?,
-            records: self.counted(&block, "records")?,
-            rows: self.counted(&block, "rows")?.map(|(rows, _)| rows),
-            secure: self.secure(&block)?,
-            filter: clause_of(&block, "filter").map(|clause| self.used(clause, DefinitionKind::Filter)).transpose()?,
+            epsilon: epsilon?.map(|(epsilon, _)| epsilon),
+            delta: delta?,
+            noise_multiplier: noise_multiplier?.map(|(multiplier, _)| multiplier),
+            clip: clip?,
+            sampling: sampling?,
+            accountant: accountant?,
+            records: records?,
+            rows: rows?,
+            secure: secure?,
+            filter: filter?,
             span: clause.keyword.span,
         };
         self.warn_of_metrics(train);

@@ -344,19 +344,6 @@ impl Evaluator<'_> {
         Ok(Value::Tensor(Tensor { node, axes, position: false }))
     }
 
-    /// Numbers as extents.
-    fn extents_among(&mut self, dims: &[Number], span: Span) -> Checked<Vec<u64>> {
-        const LARGEST: f64 = 2e9;
-        let wrong = |dim: &&Number| dim.plain().fract() != 0.0 || !(1.0..=LARGEST).contains(&dim.plain());
-        match dims.iter().find(wrong) {
-            None => Ok(dims.iter().map(|dim| dim.plain() as u64).collect()),
-            Some(dim) => {
-                let error = Diagnostic::error("E0404", span, "extents must be whole numbers of at least 1");
-                self.fail(error.label(format!("found {}", dim.shown())))
-            }
-        }
-    }
-
     /// Draws between 0 and 1, one for each element.
     fn uniform_like(&mut self, x: Value, span: Span) -> Checked<Value> {
         let tensor = self.operand(x, span)?;

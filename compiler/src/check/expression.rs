@@ -112,6 +112,19 @@ impl Evaluator<'_> {
         Ok((value as u64, name))
     }
 
+    /// Numbers as extents.
+    pub(super) fn extents_among(&mut self, dims: &[Number], span: Span) -> Checked<Vec<u64>> {
+        const LARGEST: f64 = 2e9;
+        let wrong = |dim: &&Number| dim.plain().fract() != 0.0 || !(1.0..=LARGEST).contains(&dim.plain());
+        match dims.iter().find(wrong) {
+            None => Ok(dims.iter().map(|dim| dim.plain() as u64).collect()),
+            Some(dim) => {
+                let error = Diagnostic::error("E0404", span, "extents must be whole numbers of at least 1");
+                self.fail(error.label(format!("found {}", dim.shown())))
+            }
+        }
+    }
+
     fn not_whole<T>(&mut self, expr: &Expr, value: f64, what: &str) -> Checked<T> {
         let text = self.text(expr.span).to_string();
         let mut error = Diagnostic::error("E0403", expr.span, format!("{what} must be a whole number"))

@@ -6,8 +6,8 @@
 //!
 //! * [`library`] gathers definitions from the files; [`names`] looks at them without running anything;
 //! * [`evaluator`] holds the interpreter's state; [`expression`], [`arithmetic`], [`index`], [`reduce`], [`call`],
-//!   [`builtin`] and [`body`] give meaning to each kind of syntax; [`letters`] reads what stands between brackets, and
-//!   [`extents`] knows how far indices run;
+//!   [`result`], [`builtin`], [`body`] and [`assign`] give meaning to each kind of syntax; [`letters`] reads what stands between
+//!   brackets, [`extents`] knows how far indices run, and [`habits`] answers calls as other languages have them;
 //! * [`train`], [`groups`], [`horizon`], [`schedule`], [`optimizer`] and [`data`] read the blocks that say how to train;
 //!   [`entries`] builds the graphs that they ask for, with [`gradients`];
 //! * [`update`] decides how each parameter is updated; [`filter`] writes out gradient filters, [`sample`] takes gradients
@@ -19,6 +19,7 @@
 mod activation;
 mod apart;
 mod arithmetic;
+mod assign;
 mod body;
 mod builtin;
 mod call;
@@ -42,6 +43,7 @@ mod optimizer;
 mod private;
 mod reduce;
 mod registry;
+mod result;
 mod sample;
 mod schedule;
 mod series;

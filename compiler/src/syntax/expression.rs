@@ -139,7 +139,7 @@ fn operation(input: Tokens<'_>, strength: u8) -> Read<'_, Node> {
         if of == COMPARISON
             && let Some(first) = compared.replace(place)
         {
-            return Err(wrong_at(input, chained(first, place)));
+            return Err(wrong_at(input, foreign::chained(first, place)));
         }
         let after = input.advance().next_line();
         let (after, right) = match of {
@@ -157,13 +157,6 @@ fn operation(input: Tokens<'_>, strength: u8) -> Read<'_, Node> {
 fn power(input: Tokens<'_>) -> Read<'_, Node> {
     let (after, exponent) = operation(input.deeper()?, MINUS)?;
     Ok((after.back_to(input), exponent))
-}
-
-fn chained(first: Span, second: Span) -> Diagnostic {
-    Diagnostic::error("E0119", second, "comparisons do not chain")
-        .label("a second comparison of the same value")
-        .also(first, "the first one")
-        .help("join two comparisons with `and`: `a < b and b < c`")
 }
 
 fn operand(input: Tokens<'_>, strength: u8) -> Read<'_, Node> {

@@ -28,6 +28,14 @@ pub(super) fn called_again(
         .replace(place, call, "write one call, the input first")
 }
 
+/// The error for `a < b < c`.
+pub(super) fn chained(first: Span, second: Span) -> Diagnostic {
+    Diagnostic::error("E0119", second, "comparisons do not chain")
+        .label("a second comparison of the same value")
+        .also(first, "the first one")
+        .help("join two comparisons with `and`: `a < b and b < c`")
+}
+
 /// The fault of an index behind `base`, or what to write instead if there is a range in it: `x[:, 0:8]`.
 pub(super) fn range(bracket: Tokens<'_>, base: Span, fault: nom::Err<Fault>) -> nom::Err<Fault> {
     let Brackets { entries, colon: Some(colon), end } = brackets(bracket) else { return fault };

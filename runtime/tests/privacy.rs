@@ -8,6 +8,7 @@ use trainc_runtime::privacy::{
 };
 
 const ORACLES: &str = include_str!("../../tests/golden/privacy/oracles.csv");
+const FAR: &str = include_str!("../../tests/golden/privacy/far.csv");
 const ORDERS: &str = include_str!("../../tests/golden/privacy/rdp_orders.csv");
 
 type Row = std::collections::BTreeMap<String, String>;
@@ -58,7 +59,8 @@ fn renyi_divergences_convert_to_the_epsilon_of_the_oracle() {
         // The oracle with exact series stops at order 63; where a larger order is best, the other oracle is exact too.
         let expected = number(&row, "eps_rdp_opacus_exact").min(number(&row, "eps_rdp"));
         let ours = epsilon(&[mechanism], delta, Rdp).unwrap();
-        assert!((ours / expected - 1.0).abs() < 1e-6, "{mechanism:?}: {ours} instead of {expected}");
+        // Ours may find a better order between theirs.
+        assert!((-2e-3..1e-6).contains(&(ours / expected - 1.0)), "{mechanism:?}: {ours} instead of {expected}");
     }
 }
 
@@ -70,6 +72,20 @@ fn renyi_divergences_agree_at_every_order() {
         let ours = rdp::per_step(&of, order);
         // So far the oracle itself is from a numeric integral at the smallest values; see its third column.
         assert!((ours / expected - 1.0).abs() < 2e-7, "{of:?} at {order}: {ours} instead of {expected}");
+    }
+}
+
+#[test]
+fn tiny_and_huge_epsilons_are_as_tight_as_practical_ones() {
+    for row in rows(FAR) {
+        let of = mechanism(number(&row, "q"), number(&row, "sigma"), number(&row, "steps") as u64);
+        let [pld, rdp] = [Pld, Rdp].map(|accountant| epsilon(&[of], number(&row, "delta"), accountant).unwrap());
+        let (fine, least) = (number(&row, "eps_pld"), number(&row, "eps_rdp"));
+        eprintln!("{of:?}: {pld:.8}, {:+.1e}; {rdp:.6}, {:+.1e}", pld / fine - 1.0, rdp / least - 1.0);
+        assert!((pld / fine - 1.0).abs() < 5e-4, "{of:?}: {pld} instead of {fine}");
+        // The oracle's orders end at 1000, ours are not as dense.
+        assert!(rdp < least * 1.0001 && (rdp > least * 0.9999 || least < 0.1), "{of:?}: {rdp} instead of {least}");
+        assert!(pld <= rdp, "{of:?}: {pld} and {rdp}");
     }
 }
 
@@ -233,8 +249,11 @@ proptest! {
     }
 
     #[test]
-    fn the_losses_are_tighter_than_renyi(q in 0.001..0.5f64, sigma in 0.7..8.0f64, steps in 1u64..2000) {
-        let of = |accountant| epsilon(&[mechanism(q, sigma, steps)], 1e-5, accountant).unwrap();
-        prop_assert!(of(Pld) <= of(Rdp) + GRID);
+    fn the_losses_are_never_above_renyi(
+        q in 0.001..1.0f64, log_sigma in -3.5..3.5f64, log_steps in 0.0..7.0f64, log_delta in -30.0..-1.0f64
+    ) {
+        let steps = log_steps.exp() as u64;
+        let of = |accountant| epsilon(&[mechanism(q, log_sigma.exp(), steps)], log_delta.exp(), accountant).unwrap();
+        prop_assert!(of(Pld) <= of(Rdp));
     }
 }

@@ -19,6 +19,7 @@ pub mod rdp;
 pub use calibrate::{noise_multiplier, noise_multiplier_after, steps, steps_after};
 pub use ledger::Ledger;
 
+use libm::{exp, expm1, log, log1p};
 use serde::{Deserialize, Serialize};
 
 /// A number of equal steps of the Poisson-subsampled Gaussian mechanism.
@@ -36,7 +37,7 @@ pub struct Mechanism {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Accountant {
-    /// Privacy loss distribution: tight up to a small error on the safe side.
+    /// Privacy loss distribution: tight up to a small error on the safe side, and never above [`Accountant::Rdp`].
     Pld,
     /// Renyi differential privacy: looser and older; a cross-check.
     Rdp,
@@ -99,6 +100,18 @@ impl Mechanism {
         }
         Ok(())
     }
+
+    /// The privacy loss of one step at an output `x`, in units of the clipping norm, along the direction in which the two
+    /// data sets differ: `log P(x) / Q(x) = log(1 - q + q e^((2x-1) / (2 sigma^2)))`.
+    fn loss(&self, x: f64) -> f64 {
+        let Mechanism { sampling_rate: q, noise_multiplier: sigma, .. } = *self;
+        let exponent = (2.0 * x - 1.0) / (2.0 * sigma * sigma);
+        if exponent > 40.0 {
+            exponent + log(q) + log1p((1.0 - q) / q * exp(-exponent))
+        } else {
+            log1p(q * expm1(exponent))
+        }
+    }
 }
 
 /// The smallest epsilon known for which these steps together are `(epsilon, delta)`-private; infinite without noise, 0
@@ -135,7 +148,8 @@ fn composed(mechanisms: &[Mechanism], delta: f64, accountant: Accountant, grid_e
         Accountant::Pld => match mechanisms[..] {
             // The merged full-batch steps are one Gaussian mechanism, whose curve is known exactly.
             [only] if only.sampling_rate == 1.0 => gaussian::epsilon(1.0 / only.noise_multiplier, delta),
-            _ => pld::epsilon(&mechanisms, delta, grid_error),
+            // Both are upper bounds, so the lower one is; far from practical values the grid is coarse.
+            _ => pld::epsilon(&mechanisms, delta, grid_error).min(rdp::epsilon(&mechanisms, delta).epsilon),
         },
     })
 }

@@ -23,24 +23,21 @@ pub struct Discrete {
     pub infinite: f64,
 }
 
+/// How far from the mean of a Gaussian all but `tail` of its mass lies on either side: `P(Z > z) <= e^(-z^2/2) / 2`.
+pub fn reach(mechanism: &Mechanism, tail: f64) -> f64 {
+    mechanism.noise_multiplier * (-2.0 * log(tail)).sqrt()
+}
+
 /// The losses between which all but `2 * tail` of the mass lies.
 pub fn loss_range(mechanism: &Mechanism, direction: Direction, tail: f64) -> (f64, f64) {
-    // P(Z > z) <= e^(-z^2/2) / 2.
-    let reach = mechanism.noise_multiplier * (-2.0 * log(tail)).sqrt();
+    let reach = reach(mechanism, tail);
     match direction {
-        Direction::Remove => (loss(mechanism, -reach), loss(mechanism, 1.0 + reach)),
-        Direction::Add => (-loss(mechanism, reach), -loss(mechanism, -reach)),
+        Direction::Remove => (mechanism.loss(-reach), mechanism.loss(1.0 + reach)),
+        Direction::Add => (-mechanism.loss(reach), -mechanism.loss(-reach)),
     }
 }
 
-/// `log P(x) / Q(x) = log(1 - q + q e^((2x-1) / (2 s^2)))`.
-fn loss(mechanism: &Mechanism, x: f64) -> f64 {
-    let Mechanism { sampling_rate: q, noise_multiplier: sigma, .. } = *mechanism;
-    let exponent = (2.0 * x - 1.0) / (2.0 * sigma * sigma);
-    if exponent > 40.0 { exponent + log(q) + log1p((1.0 - q) / q * exp(-exponent)) } else { log1p(q * expm1(exponent)) }
-}
-
-/// The inverse of [`loss`]: `x = s^2 log1p(expm1(l) / q) + 1/2`; minus infinity for a loss that is never reached.
+/// The inverse of [`Mechanism::loss`]: `x = s^2 log1p(expm1(l) / q) + 1/2`; minus infinity for a loss that is never reached.
 fn output_at(mechanism: &Mechanism, loss: f64) -> f64 {
     let Mechanism { sampling_rate: q, noise_multiplier: sigma, .. } = *mechanism;
     if loss > 40.0 {

@@ -6,10 +6,12 @@
 //! rise; [`compose`] adds the steps up by Fourier transform and inverts the curve. Both directions, a record removed and
 //! a record added, are accounted, and the worse one counts.
 
+mod chernoff;
 mod compose;
 mod discretise;
 
-use super::{Mechanism, rdp};
+use super::Mechanism;
+use chernoff::Losses;
 use compose::{Plan, Step};
 use discretise::{Direction, discretise, loss_range};
 use libm::log;
@@ -21,27 +23,29 @@ const WIDEST_STEP: f64 = 1e-4;
 /// Rise of epsilon that the grid may cause, as [`grid_step`] estimates it.
 pub(super) const GRID_ERROR: f64 = 2e-6;
 
+/// The same relative to epsilon, for tiny ones.
+const RELATIVE_GRID_ERROR: f64 = 1e-4;
+
 /// Masses below this share of delta may be moved to infinity.
 const NEGLIGIBLE: f64 = 1e-7;
 
 /// Grid points at most, of one step's loss and of a composition: they bound the time of a query.
 const MOST_POINTS: f64 = (1 << 21) as f64;
 
-/// Epsilon at `delta` of merged mechanisms with noise, raised by the grid by about `grid_error`.
+/// Epsilon at `delta` of merged mechanisms with noise, raised by the grid by about `grid_error`, or a 10,000th of it if that is
+/// less.
 pub(super) fn epsilon(mechanisms: &[Mechanism], delta: f64, grid_error: f64) -> f64 {
     let negligible = NEGLIGIBLE * delta;
     let steps: f64 = mechanisms.iter().map(|mechanism| mechanism.steps as f64).sum();
     let per_step = negligible / steps;
-    let expected = rdp::best(mechanisms, delta, rdp::integer_orders());
-    let outermost = rdp::best(mechanisms, negligible, rdp::integer_orders());
-    if !outermost.epsilon.is_finite() {
-        return f64::INFINITY;
-    }
-    let tilt = 0.5 * (expected.order - 1.0);
+    let losses = Losses::new(mechanisms, per_step);
+    let (expected, outermost) = (losses.chernoff(delta), losses.chernoff(negligible));
+    let tilt = 0.5 * expected.exponent;
     let widest = mechanisms.iter().map(|mechanism| width(mechanism, per_step)).fold(0.0, f64::max);
     let window = outermost.epsilon + log(1.0 / negligible) / tilt;
-    let step = grid_step(grid_error / (tilt * steps), widest.max(window), outermost.epsilon);
-    let plan = Plan { step, tilt, outer_tilt: outermost.order - 1.0, negligible, share: NEGLIGIBLE };
+    let error = grid_error.min(RELATIVE_GRID_ERROR * expected.epsilon);
+    let step = grid_step(error / (tilt * steps), widest.max(window), outermost.epsilon);
+    let plan = Plan { step, tilt, outer_tilt: outermost.exponent, negligible, share: NEGLIGIBLE };
     let of = |direction| {
         let composed: Vec<Step> = mechanisms
             .iter()

@@ -80,14 +80,16 @@ pub fn workspace_bytes(kernel: &Kernel, target: Target) -> u64 {
     }
 }
 
-/// Reductions of so many elements to one want two stages, which a batch does not have.
+/// Reductions of so many elements to one want two stages, as long scatters do, which a batch does not have.
 const LONG: u64 = 1 << 20;
 
 /// Whether a [`Batch`](crate::ir::Batch) may hold this kernel: a nest that one stage suits on every target. It does not depend
 /// on how many sums a nest takes: that may be the depth of a repeat.
 pub fn may_join_a_batch(kernel: &Kernel) -> bool {
     match &kernel.body {
-        Body::Nest(nest) => nest.inner.iter().product::<u64>() < LONG && !cuda::is_turned(nest),
+        Body::Nest(nest) => {
+            nest.inner.iter().product::<u64>() < LONG && !nest::scatter::is_long(nest) && !cuda::is_turned(nest)
+        }
         _ => false,
     }
 }

@@ -8,6 +8,7 @@
 mod inner;
 mod order;
 mod plan;
+mod scatter;
 mod spread;
 mod transpose;
 
@@ -31,18 +32,23 @@ use plan::{BLOCKS_WANTED, is_ordered};
 struct Stage {
     nest: Nest,
     buffers: Vec<Buffer>,
+    /// The buffer with the errors of what a scatter adds to.
+    errors: Option<u32>,
 }
 
 /// The launches of a nest.
 fn stages(kernel: &Kernel, nest: &Nest) -> Vec<Stage> {
     let nest = ordered(nest);
+    if let Some(stages) = scatter::stages(kernel, &nest) {
+        return stages;
+    }
     if let Some(split) = split::split(kernel, &nest) {
-        let stage = |nest| Stage { nest, buffers: split.buffers.clone() };
+        let stage = |nest| Stage { nest, buffers: split.buffers.clone(), errors: None };
         return vec![stage(split.first), stage(split.second)];
     }
     match spread::spread(kernel, &nest) {
         Some(stages) => stages.into(),
-        None => vec![Stage { nest, buffers: kernel.buffers.clone() }],
+        None => vec![Stage { nest, buffers: kernel.buffers.clone(), errors: None }],
     }
 }
 
@@ -62,11 +68,15 @@ pub(crate) fn is_turned(nest: &Nest) -> bool {
 /// Lowers a verified nest.
 pub(super) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, name: &str) -> Vec<DeviceStage> {
     let stages = stages(kernel, nest).into_iter().enumerate();
-    stages.map(|(number, stage)| lower_stage(b, &stage.buffers, &stage.nest, format!("{name}_{number}"))).collect()
+    stages.map(|(number, stage)| launch(b, &stage, format!("{name}_{number}"))).collect()
 }
 
 /// Lowers one nest to one launch.
 pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symbol: String) -> DeviceStage {
+    launch(b, &Stage { nest: nest.clone(), buffers: buffers.to_vec(), errors: None }, symbol)
+}
+
+fn launch(b: &mut Builder, Stage { nest, buffers, errors }: &Stage, symbol: String) -> DeviceStage {
     let plan = Plan::new(nest);
     if let Some(transpose) = plan.turned(nest) {
         return transpose::lower(b, buffers, nest, &transpose, symbol);
@@ -74,28 +84,34 @@ pub(super) fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, symb
     let threads = plan.threads() as u32;
     super::entry(b, &symbol, Block { threads, together: plan.together() }, buffers.len(), |b, pointers, instance| {
         let block = b.block();
-        emit(b, (buffers, pointers), nest, &plan, [instance, block]);
+        emit_with(b, (buffers, pointers), nest, (&plan, *errors), [instance, block]);
     });
     DeviceStage { symbol, blocks: plan.blocks(), threads, shared_bytes: plan.shared_bytes() as u32 }
 }
 
 /// What block number `block` of a nest does, on buffers at the given addresses.
-pub(super) fn emit(
+pub(super) fn emit(b: &mut Builder, arguments: (&[Buffer], Vec<Value>), nest: &Nest, plan: &Plan, place: [Value; 2]) {
+    emit_with(b, arguments, nest, (plan, None), place);
+}
+
+fn emit_with(
     b: &mut Builder,
     (buffers, pointers): (&[Buffer], Vec<Value>),
     nest: &Nest,
-    plan: &Plan,
+    (plan, errors): (&Plan, Option<u32>),
     [instance, block]: [Value; 2],
 ) {
     let e = Emitter::with_pointers(b, &nest.exprs, buffers, pointers, instance, 1);
     let updates = buffers.iter().any(|buffer| buffer.access == crate::ir::Access::ReadWrite);
-    Lowering { e, nest, plan, ordered: updates && nest.sweeps.len() > 1 }.block(block);
+    Lowering { e, nest, plan, errors, ordered: updates && nest.sweeps.len() > 1 }.block(block);
 }
 
 struct Lowering<'a> {
     e: Emitter<'a>,
     nest: &'a Nest,
     plan: &'a Plan,
+    /// The buffer with the errors of what a scatter adds to.
+    errors: Option<u32>,
     /// Later sweeps may load what earlier ones stored.
     ordered: bool,
 }

@@ -1,9 +1,9 @@
 //! Long sums.
 //!
-//! Additions in f32 one after the other make a sum of n equal terms wrong by up to 1.5 n / 2^26 of its value: while the sum stays
+//! Additions in f32 one after the other make a sum of n equal terms wrong by up to n / 2^26 of its value: while the sum stays
 //! within a binade, each addition rounds by the same amount, of at most half a unit in the last place. So additions follow
 //! each other [`CHAIN`] at a time, and the sums of such pieces are added with their rounding errors ([`Running`]). A sum of any
-//! length is then wrong by what one piece is, 3e-6, at the cost of one piece's end in [`CHAIN`] additions.
+//! length is then wrong by what one piece is, 2e-6, at the cost of one piece's end in [`CHAIN`] additions.
 
 use super::builder::{Builder, Compare, Value};
 

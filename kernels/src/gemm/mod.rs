@@ -10,6 +10,7 @@ mod pack;
 mod plan;
 mod prefetch;
 pub(crate) mod prepare;
+mod scratch;
 mod units;
 
 use crate::{

@@ -73,7 +73,8 @@ impl Lowering<'_> {
         }
         let extent = self.nest.inner[dim];
         if dim == cut.dim {
-            return self.in_pieces(extent, cut.piece, totals, |lowering, range| {
+            let all = self.up_to(extent);
+            return self.in_pieces(all, cut.piece, totals, |lowering, range| {
                 lowering.iterations(dim, range, sweep, &points, fresh.clone())
             });
         }
@@ -85,18 +86,18 @@ impl Lowering<'_> {
         totals.with(&after)
     }
 
-    /// Adds to the totals what the body reduces each piece of `0..extent` to.
-    fn in_pieces(
+    /// Adds to the totals what the body reduces each piece of `low..high` to.
+    pub(super) fn in_pieces(
         &mut self,
-        extent: u64,
+        (low, high): (Value, Value),
         piece: u64,
         totals: State,
         emit: impl FnOnce(&mut Self, (Value, Value)) -> State,
     ) -> State {
-        let (zero, end, step) = (self.e.b.i64(0), self.e.b.i64(extent as i64), self.e.b.i64(piece as i64));
-        let open = self.e.b.begin_loop((zero, end, step), &totals.flat());
+        let step = self.e.b.i64(piece as i64);
+        let open = self.e.b.begin_loop((low, high, step), &totals.flat());
         let until = self.e.b.add(open.counter, step);
-        let until = self.e.b.min_signed(until, end);
+        let until = self.e.b.min_signed(until, high);
         let inside = totals.with(&open.carried);
         let reduced = emit(self, (open.counter, until));
         let next = inside.with_piece(self.e.b, &reduced).flat();
@@ -119,7 +120,7 @@ impl Lowering<'_> {
             let [point] = &points[..] else { unreachable!("inner lanes advance one point") };
             return self.vector_dim(var, sweep, point, state);
         }
-        let all = (self.e.b.i64(0), self.e.b.i64(self.nest.inner[dim] as i64));
+        let all = self.up_to(self.nest.inner[dim]);
         self.iterations(dim, all, sweep, &points, state)
     }
 
@@ -145,7 +146,7 @@ impl Lowering<'_> {
     /// The last inner loop, along the lanes: groups of `slots` vectors, then what is left.
     fn vector_dim(&mut self, var: u32, sweep: &Sweep, point: &Point, state: State) -> State {
         let groups = self.groups(var, state.slots as u64);
-        let all = (self.e.b.i64(0), self.e.b.i64(groups as i64));
+        let all = self.up_to(groups);
         let slots = state.slots as u64;
         let state = if groups > 0 { self.vector_groups(var, sweep, point, state, (0, all, slots)) } else { state };
         self.rest_of_vectors(var, sweep, point, state)
@@ -161,7 +162,8 @@ impl Lowering<'_> {
         (fresh, totals): (&State, State),
     ) -> State {
         let slots = fresh.slots as u64;
-        let totals = self.in_pieces(self.groups(var, slots), piece, totals, |lowering, range| {
+        let all = self.up_to(self.groups(var, slots));
+        let totals = self.in_pieces(all, piece, totals, |lowering, range| {
             lowering.vector_groups(var, sweep, point, fresh.clone(), (0, range, slots))
         });
         if self.extent_along(var).is_multiple_of(u64::from(self.e.lanes) * slots) {
@@ -169,6 +171,11 @@ impl Lowering<'_> {
         }
         let rest = self.rest_of_vectors(var, sweep, point, fresh.clone());
         totals.with_piece(self.e.b, &rest)
+    }
+
+    /// `0..extent`
+    fn up_to(&mut self, extent: u64) -> (Value, Value) {
+        (self.e.b.i64(0), self.e.b.i64(extent as i64))
     }
 
     fn extent_along(&self, var: u32) -> u64 {
@@ -185,7 +192,7 @@ impl Lowering<'_> {
         let (lanes, extent, slots) = (u64::from(self.e.lanes), self.extent_along(var), state.slots as u64);
         let done = self.groups(var, slots) * slots * lanes;
         let single = (extent - done) / lanes;
-        let all = (self.e.b.i64(0), self.e.b.i64(single as i64));
+        let all = self.up_to(single);
         let mut state = if single > 0 { self.vector_groups(var, sweep, point, state, (done, all, 1)) } else { state };
         let tail = extent % lanes;
         if tail > 0 {

@@ -6,16 +6,18 @@
 pub(crate) mod batch;
 mod inner;
 pub(crate) mod reduce;
+pub(crate) mod scatter;
 pub(crate) mod split;
 
 use crate::{
     emit::{
         builder::{Builder, Compare, Type, Value},
-        point::{Emitter, Point},
+        point::{Emitter, Point, argument},
     },
     ir::{Buffer, Draw, Expr, ExprId, Generator, Index, Kernel, Loops, Nest, ReduceKind, Reduction, Sweep},
     stage::{Lowered, Stage, emit_stage, tile_count},
 };
+use scatter::Grouped;
 
 /// Work below which a tile is not worth its own launch, in element operations.
 const WORK_PER_TILE: u64 = 32_768;
@@ -26,16 +28,24 @@ const TRANSCENDENTAL_COST: u64 = 12;
 
 /// Bytes of workspace that a nest needs.
 pub(crate) fn workspace_bytes(kernel: &Kernel, nest: &Nest) -> u64 {
-    let split = split::split(kernel, &merged(nest));
+    let nest = merged(nest);
+    if let Some(grouped) = Grouped::of(kernel, &nest) {
+        return grouped.workspace_bytes();
+    }
+    let split = split::split(kernel, &nest);
     split.and_then(|split| split.buffers.last().map(|buffer| buffer.elements * buffer.dtype.bytes())).unwrap_or(0)
 }
 
 /// Lowers a verified nest.
 pub(crate) fn lower(b: &mut Builder, kernel: &Kernel, nest: &Nest, lanes: u32, name: &str) -> Lowered {
     let nest = merged(nest);
-    let stages = match split::split(kernel, &nest) {
-        None => vec![lower_stage(b, &kernel.buffers, &nest, lanes, format!("{name}_0"))],
-        Some(split) => [split.first, split.second]
+    let stages = match (Grouped::of(kernel, &nest), split::split(kernel, &nest)) {
+        (Some(grouped), _) => vec![
+            scatter::lower_sort(b, kernel, &nest, &grouped, format!("{name}_0")),
+            lower_grouped(b, kernel, &nest, (&grouped, lanes), format!("{name}_1")),
+        ],
+        (None, None) => vec![lower_stage(b, &kernel.buffers, &nest, lanes, format!("{name}_0"))],
+        (None, Some(split)) => [split.first, split.second]
             .iter()
             .enumerate()
             .map(|(stage, nest)| lower_stage(b, &split.buffers, nest, lanes, format!("{name}_{stage}")))
@@ -51,10 +61,28 @@ fn lower_stage(b: &mut Builder, buffers: &[Buffer], nest: &Nest, lanes: u32, sym
     (symbol, tiles)
 }
 
+/// The stage of a long scatter that adds.
+fn lower_grouped(
+    b: &mut Builder,
+    kernel: &Kernel,
+    nest: &Nest,
+    (grouped, lanes): (&Grouped, u32),
+    symbol: String,
+) -> (String, u64) {
+    let plan = scatter::plan(nest, lanes);
+    let tiles = tile_count(plan.units, plan.work, WORK_PER_TILE);
+    emit_stage(b, &symbol, |b, stage| {
+        let workspace = argument(b, stage.args, kernel.buffers.len());
+        let e = Emitter::new(b, &nest.exprs, &kernel.buffers, stage.args, stage.instance, lanes);
+        Lowering { e, nest, plan, grouped: Some((grouped, workspace)) }.units(stage.begin, stage.end, tiles);
+    });
+    (symbol, tiles)
+}
+
 /// The part of a nest that falls to the stage's tiles of `tiles`.
 fn emit(b: &mut Builder, buffers: &[Buffer], nest: &Nest, (plan, lanes): (Plan, u32), stage: Stage, tiles: u64) {
     let emitter = Emitter::new(b, &nest.exprs, buffers, stage.args, stage.instance, lanes);
-    Lowering { e: emitter, nest, plan }.units(stage.begin, stage.end, tiles);
+    Lowering { e: emitter, nest, plan, grouped: None }.units(stage.begin, stage.end, tiles);
 }
 
 /// The nest with as few loops as its accesses allow.
@@ -182,6 +210,8 @@ struct Lowering<'a> {
     e: Emitter<'a>,
     nest: &'a Nest,
     plan: Plan,
+    /// Of a scatter whose rows are sorted, how, and where.
+    grouped: Option<(&'a Grouped, Value)>,
 }
 
 impl Lowering<'_> {
@@ -285,6 +315,9 @@ impl Lowering<'_> {
 
     /// All sweeps for each of the points, which advance together.
     fn sweeps(&mut self, mut points: Vec<Point>) {
+        if let Some((grouped, workspace)) = self.grouped {
+            return self.keys(grouped, workspace, &points);
+        }
         let mut first = 0;
         for sweep in &self.nest.sweeps {
             let values = match sweep.once || self.nest.inner.is_empty() {

@@ -30,7 +30,7 @@ fn product(precision: Precision, [m, n, k]: [u64; 3]) -> Kernel {
 
 /// Factors that bf16 holds, so that products are exact and only sums round.
 fn factors(count: u64) -> Vec<f32> {
-    (0..count).map(|i| [0.69921875, 1.3359375, 0.10009765625][i as usize % 3] * (1 << (i / 3 % 4)) as f32).collect()
+    (0..count).map(|i| [0.69921875, 1.3359375, 0.100_097_66][i as usize % 3] * (1 << (i / 3 % 4)) as f32).collect()
 }
 
 fn check(precision: Precision, [m, n, k]: [u64; 3], on_device: bool) {

@@ -1,11 +1,11 @@
 //! Sums of many equal terms, where rounding errors do not cancel: held to `n x`, for every instruction set and on a device.
 
-use super::support::{Program, buffer, device, executable_isas, floats};
+use super::support::{Numbers, Program, buffer, check, device, executable_isas, floats};
 use super::{kernel, once, reduction, store, sweep};
 use trainc_kernels::{
     ir::{
-        Access::{Read, Write},
-        Binary, DType, Expr, Exprs, Index, Kernel, Nest, ReduceKind,
+        Access::{Read, ReadWrite, Write},
+        Binary, DType, Expr, Exprs, Index, Kernel, Nest, ReduceKind, Store,
     },
     reference::HostBuffer,
 };
@@ -105,7 +105,7 @@ fn long_sums_of_columns() {
 
 #[test]
 fn long_sums_on_devices() {
-    for (columns, inner) in [(1, EMULATED * 4), (3, EMULATED + 5), (40, EMULATED / 2), (300, EMULATED / 16)] {
+    for (columns, inner) in [(1, EMULATED * 4), (3, EMULATED * 16 + 5), (8, EMULATED * 4), (300, EMULATED / 16)] {
         check_sums(columns, &[inner], true);
     }
 }
@@ -144,4 +144,75 @@ fn long_sums_keep_infinities() {
             );
         }
     }
+}
+
+/// `table[ids[r], c] += x[c]`, in the order of r.
+fn repeated_scatter([rows, columns, keys]: [u64; 3]) -> Kernel {
+    let mut e = Exprs::default();
+    let (id, x) = (e.load(0, Index::var(1)), e.load(1, Index::var(0)));
+    let index = Index::Value(id).mul(columns as i64).add(Index::var(0));
+    let sweeps = vec![sweep(vec![], vec![Store { buffer: 2, index, value: x, accumulate: true }])];
+    let buffers = vec![
+        buffer(DType::I32, rows, Read),
+        buffer(DType::F32, columns, Read),
+        buffer(DType::F32, keys * columns, ReadWrite),
+    ];
+    kernel("scatter", buffers, Nest { parallel: vec![columns], inner: vec![rows], exprs: e, sweeps })
+}
+
+/// Rows of which nearly all meet the same element of each column, as those of frequent tokens do, in a table that starts from
+/// `before`.
+fn check_scatter([rows, columns, keys]: [u64; 3], before: f32, on_device: bool) {
+    let kernel = repeated_scatter([rows, columns, keys]);
+    let mut numbers = Numbers(rows);
+    let often = (keys / 2) as i32;
+    let ids: Vec<i32> =
+        (0..rows).map(|row| if row % 50 == 7 { (numbers.next() % keys) as i32 } else { often }).collect();
+    let mut counts = vec![0u32; keys as usize];
+    ids.iter().for_each(|&id| counts[id as usize] += 1);
+    let table = HostBuffer::F32(vec![before; (keys * columns) as usize]);
+    let terms = HostBuffer::F32((0..columns as usize).map(term).collect());
+    for (where_, buffers) in results(&kernel, &[HostBuffer::I32(ids), terms, table], on_device) {
+        assert_close(&format!("{rows} rows of {columns} in {keys} on {where_}"), &buffers[2], |place| {
+            let (key, column) = (place / columns as usize, place % columns as usize);
+            f64::from(before) + f64::from(counts[key]) * f64::from(term(column))
+        });
+    }
+}
+
+#[test]
+fn long_scatters() {
+    check_scatter([1 << 21, 3, 11], 1.0, false);
+    check_scatter([(1 << 18) + 3, 70, 200], 0.5, false);
+    check_scatter([3_000, 1, 5], 0.5, false);
+}
+
+/// Different terms, whose ids lie along two loops that their updates go through in another order.
+#[test]
+fn long_scatters_agree_with_the_reference() {
+    let [outer, within, columns, keys] = [30, 41, 37, 9];
+    let mut e = Exprs::default();
+    let id = e.load(0, Index::linear([(1, within), (2, 1)]));
+    let dy = e.load(1, Index::linear([(1, columns), (2, outer * columns), (0, 1)]));
+    let index = Index::Value(id).mul(columns).add(Index::var(0));
+    let stores = [2, 3].map(|buffer| Store { buffer, index: index.clone(), value: dy, accumulate: true });
+    let nest = Nest {
+        parallel: vec![columns as u64],
+        inner: vec![outer as u64, within as u64],
+        exprs: e,
+        sweeps: vec![sweep(vec![], stores.to_vec())],
+    };
+    let table = buffer(DType::F32, (keys * columns) as u64, ReadWrite);
+    let buffers = vec![
+        buffer(DType::I32, (outer * within) as u64, Read),
+        buffer(DType::F32, (outer * within * columns) as u64, Read),
+        table,
+        table,
+    ];
+    check(&kernel("scatter to two tables", buffers, nest), keys as u64, 1e-6);
+}
+
+#[test]
+fn long_scatters_on_devices() {
+    check_scatter([20_000, 3, 5], 1.0, true);
 }

@@ -1,9 +1,9 @@
 //! The loops of a sweep over the inner domain, by the members of a team.
 
-use super::{Lowering, Member, plan::scatter_key};
+use super::{Lowering, Member};
 use crate::{
     emit::{
-        builder::{Builder, Compare, Elem, Value},
+        builder::{Builder, Compare, Value},
         point::Point,
         sum::{CHAIN, Cut},
     },
@@ -162,8 +162,8 @@ impl Lowering<'_> {
 
     /// One inner iteration: values, reductions, stores.
     fn step(&mut self, sweep: &Sweep, mut point: Point, member: Member, mut state: State) -> State {
-        if let Some(part) = member.part {
-            self.scatter_step(sweep, &mut point, part);
+        if member.part.is_some() || self.errors.is_some() {
+            self.scatter_step(sweep, &mut point, member);
             return state;
         }
         for (number, reduction) in sweep.reductions.iter().enumerate() {
@@ -174,17 +174,6 @@ impl Lowering<'_> {
         let condition = self.storing(member, false);
         self.store_all(sweep, &mut point, condition);
         state
-    }
-
-    /// Adds if the element belongs to this team's part.
-    fn scatter_step(&mut self, sweep: &Sweep, point: &mut Point, part: Value) {
-        let key = scatter_key(self.nest).expect("parts were planned by it");
-        let key = self.e.evaluate(point, key);
-        let key = self.e.b.extend_signed(key, Elem::I64);
-        let parts = self.e.b.i64(self.plan.parts as i64);
-        let class = self.e.b.rem_unsigned(key, parts);
-        let mine = self.e.b.compare(Compare::Equal, class, part);
-        self.store_all(sweep, point, Some(mine));
     }
 
     fn accumulate(&mut self, point: &mut Point, kind: ReduceKind, old: &Accumulator, value: Value) -> Accumulator {

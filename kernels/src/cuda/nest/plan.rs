@@ -3,8 +3,8 @@
 use super::transpose::Transpose;
 use crate::{
     cuda::simt::WARP,
-    ir::{Expr, ExprId, Exprs, Nest, Store, Sweep},
-    nest::choose_vector,
+    ir::Nest,
+    nest::{choose_vector, scatter},
 };
 
 /// Threads of a block where nothing speaks for another number.
@@ -51,7 +51,7 @@ impl Plan {
         }
         if is_ordered(nest) {
             let wanted = (SCATTER_THREADS / iterations).clamp(1, MAX_PARTS);
-            let parts = if scatter_key(nest).is_some() { 1 << wanted.ilog2() } else { 1 };
+            let parts = if scatter::key(nest).is_some() { 1 << wanted.ilog2() } else { 1 };
             return Plan { teams: iterations.next_power_of_two().clamp(32, THREADS), parts, ..plan };
         }
         if vector.is_some_and(|var| var >= parallel) {
@@ -119,23 +119,4 @@ impl Plan {
 /// Whether inner iterations add to elements that others add to, so that their order counts.
 pub(super) fn is_ordered(nest: &Nest) -> bool {
     nest.sweeps.iter().any(|sweep| !sweep.once && sweep.stores.iter().any(|store| store.accumulate))
-}
-
-/// The gathered value by which a pure scatter can be divided: stores of iterations where it differs never meet.
-pub(super) fn scatter_key(nest: &Nest) -> Option<ExprId> {
-    let [Sweep { once: false, reductions, stores }] = &nest.sweeps[..] else { return None };
-    let [store] = &stores[..] else { return None };
-    let extents = [&nest.parallel[..], &nest.inner].concat();
-    let [key] = store.index.values()[..] else { return None };
-    let rest = store.index.without_values();
-    let zeros = vec![0; extents.len()];
-    let at = |value: i64| store.index.evaluate(&zeros, &mut |_| value);
-    let (low, high) = rest.range(&extents);
-    let apart = rest.values().is_empty() && low >= 0 && high < at(1) - at(0);
-    (apart && reductions.is_empty() && store.accumulate && !reads_target(&nest.exprs, store)).then_some(key)
-}
-
-fn reads_target(exprs: &Exprs, store: &Store) -> bool {
-    let loads = exprs.reachable(&[store.value]);
-    loads.iter().any(|&id| matches!(exprs.get(id), Expr::Load { buffer, .. } if *buffer == store.buffer))
 }

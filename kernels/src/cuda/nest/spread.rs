@@ -27,8 +27,12 @@ pub(super) fn spread(kernel: &Kernel, nest: &Nest) -> Option<[Stage; 2]> {
     let place = |accumulator: usize| {
         Index::row_major(0, &nest.parallel).mul(count as i64).add(Index::constant(accumulator as i64))
     };
-    let first = Stage { nest: merged(&first(nest, number, (0..count).map(place))), buffers: buffers(Access::Write) };
-    let second = Stage { nest: merged(&second(nest, number, place)), buffers: buffers(Access::Read) };
+    let first = Stage {
+        nest: merged(&first(nest, number, (0..count).map(place))),
+        buffers: buffers(Access::Write),
+        errors: None,
+    };
+    let second = Stage { nest: merged(&second(nest, number, place)), buffers: buffers(Access::Read), errors: None };
     Some([first, second])
 }
 

@@ -163,6 +163,11 @@ impl Emitter<'_> {
         self.b.address(self.pointer(buffer), position, self.stored(buffer))
     }
 
+    /// Elements of a buffer.
+    pub fn elements(&self, buffer: u32) -> u64 {
+        self.buffers[buffer as usize].elements
+    }
+
     /// The storage type of a buffer.
     pub fn dtype(&self, buffer: u32) -> DType {
         self.buffers[buffer as usize].dtype

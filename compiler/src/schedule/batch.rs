@@ -68,7 +68,7 @@ impl Footprint {
             return None;
         }
         let mut footprint = Footprint { arguments: args.len(), ..Footprint::default() };
-        let passing = |key: &Key| matches!(key, Key::Node(_) | Key::Temporary(..) | Key::Input(_));
+        let passing = |key: &Key| matches!(key, Key::Node(_) | Key::Partial(_) | Key::Temporary(..) | Key::Input(_));
         for (buffer, _) in kernel.buffers.iter().zip(args).filter(|(_, key)| passing(key)) {
             let bytes = buffer.elements * buffer.dtype.bytes();
             match buffer.access {

@@ -358,6 +358,18 @@ pub(super) fn fill(key: Key, dtype: DType, shape: &[u64]) -> Template {
     Template { kernel: Kernel { label: "zeros".into(), buffers, body }, args: vec![key] }
 }
 
+/// A kernel that adds one buffer to another.
+pub(super) fn add(to: Key, from: Key, dtype: DType, shape: &[u64]) -> Template {
+    let mut exprs = Exprs::default();
+    let value = exprs.load(1, Index::var(0));
+    let elements = shape.iter().product();
+    let store = Store { buffer: 0, index: Index::var(0), value, accumulate: true };
+    let sweeps = vec![Sweep { once: false, reductions: Vec::new(), stores: vec![store] }];
+    let body = Body::Nest(Nest { parallel: vec![elements], inner: Vec::new(), exprs, sweeps });
+    let buffers = [Access::ReadWrite, Access::Read].map(|access| Buffer { dtype, elements, access }).to_vec();
+    Template { kernel: Kernel { label: "add".into(), buffers, body }, args: vec![to, from] }
+}
+
 /// Views of attention's operands and results.
 struct Views<'a> {
     values: &'a Values<'a>,

@@ -3,8 +3,8 @@
 use super::{
     arena::Lifetime,
     batch,
-    build::{Template, fill},
-    dag::{Dag, Home, Id, Tensor},
+    build::{Template, add, fill},
+    dag::{Dag, Home, Id, Node, Tensor},
     lower::{Key, Values},
     order::{Grouping, Step},
     regions::{RegionId, Regions},
@@ -15,6 +15,9 @@ use trainc_kernels::{
     Target,
     ir::{DType, Kernel},
 };
+
+/// Instances whose values are added one by one to their sum.
+const ADDED_ONE_BY_ONE: u64 = 256;
 
 /// Where an argument lies, before the arena is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub(super) enum Content {
     Input(u32),
     /// Of a node in an instance.
     Value(Id, u64),
+    /// Of a sum of instances, what those since it was last added to have added.
+    Partial(Id),
     /// Working memory of a kernel of a node in an instance, numbered.
     Temporary(Id, u32, u64),
     /// Working memory of a launch.
@@ -96,7 +101,15 @@ impl Kernels {
 
 /// Unrolls an entry.
 pub(super) fn instantiate(values: &Values, regions: &Regions, grouping: &Grouping, kernels: &mut Kernels) -> Calls {
-    let mut unrolling = Unrolling { values, regions, grouping, kernels, numbers: BTreeMap::new(), calls: empty() };
+    let mut unrolling = Unrolling {
+        values,
+        regions,
+        grouping,
+        kernels,
+        numbers: BTreeMap::new(),
+        partial: BTreeSet::new(),
+        calls: empty(),
+    };
     unrolling.inputs();
     unrolling.region(0, 0);
     unrolling.reports();
@@ -119,6 +132,8 @@ struct Unrolling<'a> {
     grouping: &'a Grouping,
     kernels: &'a mut Kernels,
     numbers: BTreeMap<Content, usize>,
+    /// Sums of instances to whose partial sums instances add now.
+    partial: BTreeSet<Id>,
     calls: Calls,
 }
 
@@ -149,21 +164,42 @@ impl<'a> Unrolling<'a> {
         }
     }
 
-    /// All instances of a region, after the sums that they add to are set to 0.
+    /// All instances of a region, after the sums that they add to are set to 0. Many instances add to partial sums, and these to
+    /// the sums: rounding errors grow with additions that follow each other.
     fn instances(&mut self, region: RegionId) {
         let grouping = self.grouping;
         let here = grouping.groups.iter().filter(|group| group.region == region);
-        let zeros = here.flat_map(|group| group.wanted.summed.values().flatten()).map(|&sum| {
-            let node = &self.dag().nodes[sum];
-            fill(Key::Node(sum), node.dtype, &node.shape)
-        });
-        let zeros: Vec<Template> = zeros.collect();
-        batch::together(&zeros).iter().for_each(|template| self.launch(template, 0, 0));
+        let sums: Vec<Id> = here.flat_map(|group| group.wanted.summed.values().flatten()).copied().collect();
         let count = self.dag().scopes[self.regions.list[region].scope].count;
-        for step in 0..count {
-            let instance = if self.regions.list[region].reversed() { count - 1 - step } else { step };
-            self.region(region, instance);
+        self.for_sums(&sums, |node, key| fill(key, node.dtype, &node.shape));
+        if sums.is_empty() || count <= ADDED_ONE_BY_ONE {
+            return (0..count).for_each(|step| self.instance(region, step));
         }
+        let piece = (count - 1).isqrt() + 1;
+        for first in (0..count).step_by(piece as usize) {
+            self.partial.extend(&sums);
+            self.for_sums(&sums, |node, key| fill(key, node.dtype, &node.shape));
+            (first..count.min(first + piece)).for_each(|step| self.instance(region, step));
+            self.partial.retain(|sum| !sums.contains(sum));
+            self.for_sums(&sums, |node, key| {
+                let Key::Node(id) = key else { unreachable!("sums are nodes") };
+                add(key, Key::Partial(id), node.dtype, &node.shape)
+            });
+        }
+    }
+
+    /// The instance that is number `step` in the order of the region.
+    fn instance(&mut self, region: RegionId, step: u64) {
+        let list = &self.regions.list;
+        let count = self.dag().scopes[list[region].scope].count;
+        let instance = if list[region].reversed() { count - 1 - step } else { step };
+        self.region(region, instance);
+    }
+
+    /// Launches a kernel for each sum of instances.
+    fn for_sums(&mut self, sums: &[Id], kernel: impl Fn(&Node, Key) -> Template) {
+        let templates: Vec<Template> = sums.iter().map(|&sum| kernel(&self.dag().nodes[sum], Key::Node(sum))).collect();
+        batch::together(&templates).iter().for_each(|template| self.launch(template, 0, 0));
     }
 
     fn launch(&mut self, template: &Template, region: RegionId, instance: u64) {
@@ -200,7 +236,9 @@ impl<'a> Unrolling<'a> {
             Key::Tensor(tensor) => Place::Tensor(tensor, 0),
             Key::Slice(tensor, bytes) => Place::Tensor(tensor, instance * bytes),
             Key::Input(index) => Place::Buffer(self.numbers[&Content::Input(index)], 0),
+            Key::Node(id) if self.partial.contains(&id) => self.partial_sum(id),
             Key::Node(id) => self.value(id, instance),
+            Key::Partial(id) => self.partial_sum(id),
             Key::Temporary(id, number) => {
                 let elements = self.temporary_elements(id, number);
                 let now = self.calls.calls.len();
@@ -210,6 +248,11 @@ impl<'a> Unrolling<'a> {
                 )
             }
         }
+    }
+
+    fn partial_sum(&mut self, sum: Id) -> Place {
+        let (bytes, now) = (self.dag().nodes[sum].bytes(), self.calls.calls.len());
+        Place::Buffer(self.buffer(Content::Partial(sum), bytes, now), 0)
     }
 
     /// Size of a result of attention that nobody reads (as queries or keys), or of its working memory (one per row).

@@ -33,6 +33,8 @@ pub(super) enum Key {
     Input(u32),
     /// The value of a node.
     Node(Id),
+    /// What a sum of instances has of those since it was last added to.
+    Partial(Id),
     /// Memory that a kernel of this node needs while it runs, or results that nobody reads; numbered.
     Temporary(Id, u32),
 }

@@ -119,7 +119,9 @@ fn described(scheduled: &Scheduled, program: &Program, place: Place) -> String {
                 let scope = if node.scope == 0 { String::new() } else { format!("[{instance}]") };
                 format!("%{}{scope} {}{:?}", node.origin.index(), node.op.name(), node.shape)
             }
-            Content::Temporary(id, ..) => format!("work of %{}", scheduled.dag.nodes[id].origin.index()),
+            Content::Partial(id) | Content::Temporary(id, ..) => {
+                format!("work of %{}", scheduled.dag.nodes[id].origin.index())
+            }
             Content::Workspace(_) => "workspace".into(),
         },
     }

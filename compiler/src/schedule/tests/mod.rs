@@ -5,7 +5,7 @@ mod harness;
 mod programs;
 mod stacks;
 
-use crate::graph::Rows;
+use crate::graph::{Rows, TensorType};
 use harness::{Case, Memory, check, check_within};
 use programs::*;
 use trainc_kernels::ir::{DType, Precision};
@@ -33,6 +33,22 @@ fn convolutions_pooling_and_their_gradients_agree() {
 #[test]
 fn repeats_hand_on_share_stack_and_sum() {
     check(&recurrent());
+}
+
+/// Sums of equal terms, of as many as there are instances, some of them in partial sums of fewer than others have.
+#[test]
+fn long_sums_of_instances() {
+    for (count, kernels) in [(200, 2), (5_003, 3)] {
+        let case = long_repeat(count);
+        let plan = case.plan(None);
+        assert_eq!(plan.kernels.len(), kernels, "depth adds one kernel, once");
+        let found = case.run(&plan).read(plan.entries[0].outputs[0].offset, &TensorType::f32([32]));
+        let terms = &case.bindings().inputs[&0].data;
+        for (found, term) in found.data.iter().zip(terms) {
+            let error = (found / (count as f64 * term) - 1.0).abs();
+            assert!(error < 1e-5, "{count} times {term} is not {found}: {error:e}");
+        }
+    }
 }
 
 #[test]

@@ -376,6 +376,20 @@ pub fn recurrent() -> Case {
     b.done(1)
 }
 
+/// The sum of as many equal terms as there are instances: `x (1 + 1e-9 gain)`, whose gain is the instance's own.
+pub fn long_repeat(count: u64) -> Case {
+    let mut b = Builder::new();
+    let x = b.input(TensorType::f32([32]));
+    let scope = b.g.add_scope("cell", count);
+    let (_, gain) = b.layered(scope, &[32]);
+    let small = b.g.scale(gain, 1e-9);
+    let change = b.g.times(x, small);
+    let term = b.g.plus(x, change);
+    let total = b.g.add(Op::SumInstances, &[term]);
+    b.report("total", total);
+    b.done(1)
+}
+
 /// Updates that cannot be made in place: each of two parameters becomes a function of the other, transposed.
 pub fn exchange() -> Case {
     let mut b = Builder::new();

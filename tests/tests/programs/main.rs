@@ -10,6 +10,7 @@ mod filters;
 mod front_end_fuzz;
 mod generated;
 mod layers;
+mod long_sums;
 mod privacy_cli;
 mod private;
 mod private_audit;

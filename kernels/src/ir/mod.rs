@@ -110,7 +110,7 @@ pub struct Reduction {
 /// How a reduction combines values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ReduceKind {
-    /// Sum in f32, from 0.
+    /// Sum in f32, from 0; long ones are added in pieces, with the errors of these additions.
     Sum,
     /// Maximum, from -infinity. NaN if any value is NaN.
     Max,
@@ -128,7 +128,8 @@ pub struct Store {
     /// What.
     pub value: ExprId,
     /// Add to what is there (`ReadWrite` buffers) instead of replacing it. The index may then collide between inner
-    /// iterations (a scatter), which are executed in order; never between parallel ones.
+    /// iterations (a scatter), which are executed in order, or have the values of colliding iterations summed in order before
+    /// they are added; never between parallel ones.
     pub accumulate: bool,
 }
 

@@ -11,6 +11,10 @@ i32 tensors; repeats, and how values enter, pass through and leave them, are des
 `compiler/src/graph`. `x`, `a`, ... are operands, `y` is the result, `g` its gradient. Extents are at least 1, a tensor has
 at most 16 axes and fewer than 2^40 elements.
 
+Sums are taken in f32, in an order that the plan fixes and no number of threads changes. However many terms `Reduce`, `Contract`
+and `Scatter` add, up to 2^24, and `SumInstances`, up to 2^16: a sum is wrong by less than 1e-5 of the sum of its terms'
+magnitudes. Attention adds along the keys without corrections, which makes n equal terms wrong by up to n / 2^26.
+
 Printed from the table in `compiler/src/graph/ops`; `BLESS=1 cargo test -p trainc page` writes it anew.
 
 | operation | operands | result | value | gradient |

@@ -53,6 +53,9 @@ impl Evaluator<'_> {
             (letters, indexed)
         };
         let gone: Vec<&str> = axes.iter().map(|&axis| letters[axis].as_str()).collect();
+        if gone.contains(&"..") {
+            return None;
+        }
         Some(format!("{word}[{}]({indexed})", gone.join(", ")))
     }
 

@@ -1,6 +1,6 @@
 //! Data that are not those that a run was trained on.
 
-use super::support::{language_model, regression};
+use super::support::{self, regression};
 use super::*;
 use std::sync::atomic::AtomicBool;
 use trainc_runtime::report::Observer;
@@ -114,7 +114,7 @@ fn another_tokenizer_is_noticed_even_where_only_text_is_generated() {
     let file = base.path().join("tokenizer.json");
     fs::write(&file, tokenizers::TOKENIZER).unwrap();
     fs::write(base.path().join("a.txt"), "the cat sat ".repeat(40)).unwrap();
-    let mut artifact = language_model();
+    let mut artifact = support::language_model();
     let tokenizer = TokenizerSpec::HuggingFace { path: "tokenizer.json".into() };
     artifact.manifest.data = Some(spec(text(&["a.txt"], tokenizer), 0.1, true));
     let swap =

@@ -75,7 +75,7 @@ pub enum Error {
     Rate {
         /// Negative, an infinity, or NaN.
         value: f64,
-        /// The update, counted from 0.
+        /// The update, counted from 1.
         step: u32,
     },
     /// The caller asked for something that is not there or makes no sense.

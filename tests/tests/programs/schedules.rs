@@ -13,7 +13,7 @@ use trainc_tests::program;
 /// The schedules of the standard library, found in its source.
 fn library() -> Vec<Definition> {
     let mut sources = SourceMap::default();
-    let file = sources.add("schedules.train", &program::read("compiler/std/schedules.train"));
+    let file = sources.add("schedules.train", program::read("compiler/std/schedules.train"));
     let parsed = syntax::parse(file, &sources.file(file).text);
     let schedules = parsed.file.items.into_iter().filter_map(|item| match item {
         Item::Definition(definition) if definition.kind == DefinitionKind::Schedule => Some(definition),

@@ -37,7 +37,9 @@ impl NewRun {
         let path = path.as_ref();
         if earlier == Earlier::Refuse && RunDirectory::exists(path) {
             let shown = path.display();
-            return Error::misuse(format!("{shown} already holds a run: resume it, replace it (`--fresh`), or choose another directory"));
+            return Error::misuse(format!(
+                "{shown} already holds a run: resume it, replace it (`--fresh`), or choose another directory"
+            ));
         }
         let stage = Stage::open(path)?;
         let manifest = &artifact.manifest;

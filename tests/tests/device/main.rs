@@ -9,6 +9,7 @@ mod failures;
 mod layers;
 mod private;
 mod programs;
+mod saturation;
 
 use trainc_kernels::{Target, host_isa};
 use trainc_libcuda::child::{is_child, of_kind, report_of};

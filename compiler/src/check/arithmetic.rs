@@ -184,10 +184,13 @@ impl Evaluator<'_> {
         {
             return Ok(rounded);
         }
-        if op == BinaryOp::Div
-            && let Some(logistic) = self.logistic_quotient(a, b, span)?
-        {
-            return Ok(logistic);
+        let logistic = match op {
+            BinaryOp::Div => self.logistic_quotient(a, b, span)?,
+            BinaryOp::Add => self.logistic_sum(a, b, span)?,
+            _ => None,
+        };
+        if let Some(whole) = logistic {
+            return Ok(whole);
         }
         let operands = if swapped { [b, a] } else { [a, b] };
         let node = self.add(Op::Binary(binary), &operands, span)?;

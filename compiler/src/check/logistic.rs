@@ -2,7 +2,8 @@
 //!
 //! `1 / (1 + exp(-x))` and `log(1 + exp(x))` are right in real numbers, but their parts overflow in f32 where the whole does
 //! not: beyond 88.7 a gradient is the product of an infinity and the zero that it was divided to. So what is written that way is
-//! built as `sigmoid` and `softplus`, whose values and gradients never pass through an infinity.
+//! built as `sigmoid` and `softplus`, whose values and gradients never pass through an infinity. So is the form that is made to
+//! avoid the overflow, `max(x, 0) + log(1 + exp(-abs(x)))`: by itself each half of it has the gradient 0 at 0.
 
 use super::{Checked, evaluator::Evaluator};
 use crate::{
@@ -36,6 +37,34 @@ impl Evaluator<'_> {
             }
             _ => Ok(None),
         }
+    }
+
+    /// `max(x, 0) + log(1 + exp(-abs(x))) = softplus(x)`, and the same with something subtracted from the first term, as cross
+    /// entropies of logits are written.
+    pub(super) fn logistic_sum(&mut self, a: NodeId, b: NodeId, span: Span) -> Checked<Option<NodeId>> {
+        let Some((x, rest)) = self.ramp_beside_tail(a, b).or_else(|| self.ramp_beside_tail(b, a)) else {
+            return Ok(None);
+        };
+        let softplus = self.add(Op::Unary(Unary::Softplus), &[x], span)?;
+        match rest {
+            Some(rest) => self.add(Op::Binary(Binary::Sub), &[softplus, rest], span).map(Some),
+            None => Ok(Some(softplus)),
+        }
+    }
+
+    /// The x of `max(x, 0)` and `softplus(-abs(x))`, and what is subtracted from the former.
+    fn ramp_beside_tail(&self, ramp: NodeId, tail: NodeId) -> Option<(NodeId, Option<NodeId>)> {
+        let tail = self.unary_operand(Unary::Softplus, tail)?;
+        let magnitude = self.unary_operand(Unary::Neg, tail)?;
+        let x = self.unary_operand(Unary::Abs, magnitude)?;
+        let (ramp, rest) = match (&self.graph.node(ramp).op, self.graph.operands(ramp)) {
+            (Op::Binary(Binary::Sub), operands) => (operands[0], Some(operands[1])),
+            _ => (ramp, None),
+        };
+        let Op::Binary(Binary::Max) = self.graph.node(ramp).op else { return None };
+        let operands = self.graph.operands(ramp);
+        let is_ramp = |a: NodeId, b: NodeId| a == x && self.graph.splat(b) == Some(0.0);
+        (is_ramp(operands[0], operands[1]) || is_ramp(operands[1], operands[0])).then_some((x, rest))
     }
 
     fn sigmoid_of_negative(&mut self, z: NodeId, span: Span) -> Checked<NodeId> {

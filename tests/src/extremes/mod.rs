@@ -34,6 +34,21 @@ const KEPT: [f32; ROW] = [1.0, 0.0, 1.0, 1.0];
 /// The class of a row.
 const CLASS: i32 = 2;
 
+/// Calls with arguments that have defaults, and what people write by hand: `{z}` are the arguments, and whether it is a function
+/// of each element.
+const FURTHER: &[(&str, bool)] = &[
+    ("cross_entropy({z}, class, smoothing = 0.2)", false),
+    ("cross_entropy({z}, class, ignore = 1)", false),
+    ("mean(max({z}, 0) - {z} * target + log(1 + exp(-abs({z}))))", false),
+    ("tanh({z})", true),
+    ("erf({z})", true),
+    ("exp({z}) / (1 + exp({z}))", true),
+    ("{z} / (1 + exp(-{z}))", true),
+    ("(exp({z}) + 1)^-1", true),
+    ("log(1 / (1 + exp(-{z})))", true),
+    ("max(0, {z}) + log(1 + exp(-abs({z})))", true),
+];
+
 /// A function of the library, called.
 struct Case {
     call: String,
@@ -46,8 +61,7 @@ fn cases() -> Vec<Case> {
     let of = |file| library::definitions(file).into_iter().map(|(definition, _)| definition);
     let norms = of("layers").filter(|definition| definition.roles.iter().any(|role| role.text == "norms"));
     let found = of("activations").chain(of("losses")).chain(norms);
-    let further = ["cross_entropy(z, class, smoothing = 0.2)", "cross_entropy(z, class, ignore = 1)"];
-    let further = further.map(|call| Case { call: call.into(), elementwise: false });
+    let further = FURTHER.iter().map(|&(call, elementwise)| Case { call: call.into(), elementwise });
     found.map(|definition| case(&definition)).chain(further).collect()
 }
 
@@ -56,10 +70,10 @@ fn case(definition: &Definition) -> Case {
     let needed: Vec<&Parameter> =
         definition.parameters.iter().filter(|parameter| parameter.default.is_none()).collect();
     let arguments: Vec<&str> = needed.iter().map(|parameter| argument(name, parameter)).collect();
-    let alone = needed.iter().all(|parameter| parameter.tensor.is_none()) && arguments == ["z"];
+    let alone = needed.iter().all(|parameter| parameter.tensor.is_none()) && arguments == ["{z}"];
     match definition.axes.len() {
         0 => Case { call: format!("{name}({})", arguments.join(", ")), elementwise: alone },
-        _ => Case { call: format!("{name}[v](z[b, v])"), elementwise: false },
+        _ => Case { call: format!("{name}[v]({{z}}[b, v])"), elementwise: false },
     }
 }
 
@@ -67,7 +81,7 @@ fn case(definition: &Definition) -> Case {
 fn argument(function: &str, parameter: &Parameter) -> &'static str {
     let integer = parameter.tensor.as_ref().is_some_and(|ty| ty.integer);
     match (parameter.name.text.as_str(), integer) {
-        ("x" | "logits" | "prediction", false) => "z",
+        ("x" | "logits" | "prediction", false) => "{z}",
         ("target" | "targets", false) => "target",
         ("targets", true) => "class",
         ("kept", false) => "kept",
@@ -191,7 +205,7 @@ fn text(cases: &[Case], precision: &str) -> String {
     let mut model = String::new();
     for (index, case) in cases.iter().enumerate() {
         let count = if case.elementwise { 2 * MAGNITUDES.len() } else { ROW };
-        let call = case.call.replace("(z", &format!("(z{index}")).replace(", z)", &format!(", z{index})"));
+        let call = case.call.replace("{z}", &format!("z{index}"));
         model.push_str(&format!(
             "    param w{index}: [{count}, 1] = 0\n    param c{index}: [{count}] = 1\n    \
              z{index} = sum[k](x[b, k] * w{index}[v, k])\n    f{index} = {call}\n"

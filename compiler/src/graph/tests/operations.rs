@@ -243,6 +243,51 @@ fn the_gradient_at_kinks_is_that_of_one_side() {
         g.binary(Binary::Pow, x, two)
     };
     assert_eq!(at(square, &[0.0, 3.0]), [0.0, 6.0]);
+    let above = |g: &mut Graph, x| {
+        let one = g.full_like(1.0, x);
+        g.binary(Binary::Max, one, x)
+    };
+    assert_eq!(at(above, &[0.0, 1.0, 2.0]), [0.0, 0.0, 1.0], "on whichever side the constant stands");
+}
+
+/// `max(x, y) = (x + y + |x - y|) / 2` and `min(x, y) = x + y - max(x, y)`, as values and as gradients, where x is y and elsewhere.
+#[test]
+fn equal_operands_of_max_and_min_share_the_gradient() {
+    let gradients = |function: fn(&mut Graph, NodeId, NodeId) -> NodeId| {
+        let mut graph = Graph::new("test");
+        let [x, y] = [0, 1].map(|index| graph.add(Op::Parameter { index, shape: vec![3] }, &[]));
+        let result = function(&mut graph, x, y);
+        let loss = graph.sum_all(result);
+        let by = differentiate(&mut graph, loss, &[x, y]).expect("differentiable");
+        let parameters = [(0, f32(&[3], &[1.0, 2.0, 3.0])), (1, f32(&[3], &[2.0, 2.0, 2.0]))].into();
+        let bindings = Bindings { parameters, ..Bindings::default() };
+        [0, 1].map(|i: usize| value(&graph, &bindings, by[i].expect("a path")).data)
+    };
+    let by_magnitude = |g: &mut Graph, x, y| {
+        let (sum, difference) = (g.plus(x, y), g.minus(x, y));
+        let distance = g.unary(Unary::Abs, difference);
+        let twice = g.plus(sum, distance);
+        g.scale(twice, 0.5)
+    };
+    let expected = [vec![0.0, 0.5, 1.0], vec![1.0, 0.5, 0.0]];
+    assert_eq!(gradients(by_magnitude), expected);
+    assert_eq!(gradients(|g, x, y| g.binary(Binary::Max, x, y)), expected);
+    let [by_x, by_y] = gradients(|g, x, y| g.binary(Binary::Min, x, y));
+    assert_eq!([by_y, by_x], expected);
+}
+
+/// The square of 1e200 is infinite, and the tangent's gradient there 0.
+#[test]
+fn a_power_passes_nothing_on_where_it_is_given_nothing() {
+    let mut graph = Graph::new("test");
+    let x = graph.add(Op::Parameter { index: 0, shape: vec![2] }, &[]);
+    let three = graph.full_like(3.0, x);
+    let cube = graph.binary(Binary::Pow, x, three);
+    let bounded = graph.unary(Unary::Tanh, cube);
+    let loss = graph.sum_all(bounded);
+    let gradient = differentiate(&mut graph, loss, &[x]).expect("differentiable")[0].expect("a path");
+    let parameters = [(0, f32(&[2], &[1e200, -1e200]))].into();
+    assert_eq!(value(&graph, &Bindings { parameters, ..Bindings::default() }, gradient).data, [0.0, 0.0]);
 }
 
 #[test]

@@ -15,6 +15,14 @@ Sums are taken in f32, in an order that the plan fixes and no number of threads 
 and `Scatter` add, up to 2^24, and `SumInstances`, up to 2^16: a sum is wrong by less than 1e-5 of the sum of its terms'
 magnitudes. Attention adds along the keys without corrections, which makes n equal terms wrong by up to n / 2^26.
 
+Where a function has a kink, its gradient is a choice. Operands of `max` and `min` that are equal get half each, and `abs` passes
+nothing at 0, so that `max(x, y) = (x + y + |x - y|) / 2` holds for gradients too. Beside a constant an equal operand gets
+nothing: `max(x, 0)` passes no gradient at 0, as a rectifier does elsewhere. A maximum over axes passes all of it to the first
+of equal elements, as max pooling does.
+
+In f32 a gradient is finite where the function saturates: `tanh` and `sigmoid` reach their limits exactly, their derivatives by
+the value vanish there, and a power multiplies what it is given factor by factor, so that 0 stays 0.
+
 Printed from the table in `compiler/src/graph/ops`; `BLESS=1 cargo test -p trainc page` writes it anew.
 
 | operation | operands | result | value | gradient |

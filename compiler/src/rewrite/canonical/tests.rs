@@ -74,12 +74,16 @@ fn arithmetic_with_constants_is_done_once() {
         g.plus(zero, x)
     });
     assert_eq!(scaled, "mul(x0 broadcast[][2,3](0.5))");
-    let cube = canonical(|g| {
-        let x = input(g, 0, &[2]);
-        let three = g.full_like(3.0, x);
-        g.binary(Binary::Pow, x, three)
-    });
-    assert_eq!(cube, "mul(mul(x0 x0) x0)");
+    let power = |exponent: f64| {
+        canonical(|g| {
+            let x = input(g, 0, &[2]);
+            let exponent = g.full_like(exponent, x);
+            g.binary(Binary::Pow, x, exponent)
+        })
+    };
+    assert_eq!(power(3.0), "mul(mul(x0 x0) x0)");
+    assert_eq!(power(4.0), "mul(mul(x0 x0) mul(x0 x0))");
+    assert_eq!(power(5.0), "mul(mul(mul(mul(x0 x0) x0) x0) x0)");
     let signs = canonical(|g| {
         let (x, y) = (input(g, 0, &[2]), input(g, 1, &[2]));
         let minus = g.unary(Unary::Neg, x);

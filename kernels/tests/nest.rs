@@ -391,6 +391,22 @@ fn saturating_functions_reach_their_limits() {
 }
 
 #[test]
+fn saturating_functions_have_the_same_bits_on_every_machine() {
+    let inputs = [grid(-80.0, 80.0, 1500), grid(-2.0, 2.0, 500), vec![1e3, -1e3, 3e38, -3e38, 1e-30, -1e-30]].concat();
+    for function in [Unary::Tanh, Unary::Sigmoid, Unary::Softplus] {
+        let kernel = map(inputs.len() as u64, |e, x| e.add(Expr::Unary(function, x)));
+        let buffers = vec![HostBuffer::F32(inputs.clone()), HostBuffer::F32(vec![0.0; inputs.len()])];
+        let mut expected = buffers.clone();
+        support::device::run(&kernel, &mut expected, 0, None);
+        for isa in executable_isas() {
+            let mut found = buffers.clone();
+            Program::new(&kernel, isa).run(&mut found, 0, u64::MAX);
+            assert!(found == expected, "{function:?} on {isa:?}");
+        }
+    }
+}
+
+#[test]
 fn draws_equal_those_of_the_runtime_bit_for_bit() {
     let count = 1003;
     let mut e = Exprs::default();

@@ -4,6 +4,8 @@
 //! resumes at a position sees exactly the records that an uninterrupted one would have seen. Record `position % n` of
 //! epoch `position / n` stands at [`Permutation::at`] of the training records; batches may straddle epochs.
 
+#[cfg(feature = "tokenizers")]
+mod charsmap;
 mod corpus;
 mod csv;
 mod error;

@@ -163,6 +163,7 @@ fn broken(panic: String) -> DataError {
 fn load_json(path: &Path) -> Result<Tokenizer, DataError> {
     let json = crate::files::read(path, MAX_FILE_BYTES).map_err(DataError::io(path))?;
     let refuse = |reason: String| DataError::file(path, format!("it is not a tokenizer.json: {reason}"));
+    super::charsmap::check(&json).map_err(refuse)?;
     let loaded = contained(|| tokenizers::Tokenizer::from_bytes(json)).map_err(refuse)?;
     let mut tokenizer = loaded.map_err(|error| refuse(error.to_string()))?;
     // Files may ask for padding or truncation, which would distort a corpus.

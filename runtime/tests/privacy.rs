@@ -59,8 +59,9 @@ fn renyi_divergences_convert_to_the_epsilon_of_the_oracle() {
         // The oracle with exact series stops at order 63; where a larger order is best, the other oracle is exact too.
         let expected = number(&row, "eps_rdp_opacus_exact").min(number(&row, "eps_rdp"));
         let ours = epsilon(&[mechanism], delta, Rdp).unwrap();
-        // Ours may find a better order between theirs.
-        assert!((-2e-3..1e-6).contains(&(ours / expected - 1.0)), "{mechanism:?}: {ours} instead of {expected}");
+        // Ours may find a better order between theirs, which are powers of two above 64: at most 6.1e-3 better here (q = 0.01,
+        // sigma = 10: order 116 gives 0.109083, by a sum over outputs).
+        assert!((-1e-2..1e-6).contains(&(ours / expected - 1.0)), "{mechanism:?}: {ours} instead of {expected}");
     }
 }
 
@@ -83,8 +84,8 @@ fn tiny_and_huge_epsilons_are_as_tight_as_practical_ones() {
         let (fine, least) = (number(&row, "eps_pld"), number(&row, "eps_rdp"));
         eprintln!("{of:?}: {pld:.8}, {:+.1e}; {rdp:.6}, {:+.1e}", pld / fine - 1.0, rdp / least - 1.0);
         assert!((pld / fine - 1.0).abs() < 5e-4, "{of:?}: {pld} instead of {fine}");
-        // The oracle's orders end at 1000, ours are not as dense.
-        assert!(rdp < least * 1.0001 && (rdp > least * 0.9999 || least < 0.1), "{of:?}: {rdp} instead of {least}");
+        // The oracle's orders are 1.2 % apart and end at 1000. Where moments grow abruptly, that is 0.2 % of epsilon.
+        assert!(rdp < least * 1.0001 && (rdp > least * 0.997 || least < 0.1), "{of:?}: {rdp} instead of {least}");
         assert!(pld <= rdp, "{of:?}: {pld} and {rdp}");
     }
 }
@@ -138,6 +139,8 @@ fn edges_have_answers_and_nonsense_has_errors() {
     for accountant in [Pld, Rdp] {
         let of = |q, sigma, steps, delta| epsilon(&[mechanism(q, sigma, steps)], delta, accountant);
         assert_eq!(of(0.1, 1.0, 0, 1e-5), Ok(0.0));
+        // Hardly any noise: the account takes no longer.
+        assert!(of(0.1, 1e-13, 1, 1e-5).is_ok_and(|epsilon| epsilon > 1e6));
         assert_eq!(of(0.1, 0.0, 10, 1e-5), Ok(f64::INFINITY));
         assert_eq!(of(1.0, 0.0, 10, 1e-5), Ok(f64::INFINITY));
         assert_eq!(of(0.1, 1.0, 1, 1.0), Err(Error::Delta(1.0)));

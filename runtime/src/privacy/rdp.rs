@@ -106,12 +106,14 @@ fn fractional_log_excess(mechanism: &Mechanism, order: f64) -> f64 {
     let spacing = sigma * (0.5 * sigma).clamp(1.0 / 64.0, 0.5);
     let index = |z: f64| (z / spacing).round() as i64;
     let ends = [-REACH * sigma, REACH * sigma, order - REACH * sigma, order + REACH * sigma].map(index);
-    let gap = if sigma < APART && ends[1] < ends[2] { ends[1]..ends[2] } else { 0..0 };
+    // The two ranges of outputs that count are one where they meet.
+    let apart = sigma < APART && ends[1] < ends[2];
+    let (first, second) = if apart { (ends[0]..ends[1], ends[2]..ends[3] + 1) } else { (ends[0]..ends[3] + 1, 0..0) };
     let term = |k: i64| {
         let z = k as f64 * spacing;
         -0.5 * (z / sigma) * (z / sigma) + log_bernoulli_gap(mechanism.loss(z), order)
     };
-    let terms: Vec<f64> = (ends[0]..=ends[3]).filter(|k| !gap.contains(k)).map(term).collect();
+    let terms: Vec<f64> = first.chain(second).map(term).collect();
     log_sum_exp(&terms) + log(spacing / sigma / (2.0 * PI).sqrt())
 }
 

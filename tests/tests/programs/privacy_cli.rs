@@ -31,13 +31,15 @@ fn each_of_epsilon_noise_and_steps_is_found_from_the_others() {
     let folder = here();
     let flags = "--sampling-rate 0.1 --delta 1e-3 --accountant rdp";
     let spent = answer(folder.path(), &format!("{flags} --noise 2 --steps 200"));
-    // A row of `golden/privacy/oracles.csv`.
-    assert!((number(&spent["epsilon"]["rdp"]) / 2.6471702186697006 - 1.0).abs() < 1e-6, "{spent}");
+    // A row of `golden/privacy/oracles.csv`, whose orders are tenths; ours may find a better one between them.
+    let rdp = number(&spent["epsilon"]["rdp"]);
+    assert!((-1e-4..1e-6).contains(&(rdp / 2.6471702186697006 - 1.0)), "{spent}");
     let pld = number(&spent["epsilon"]["pld"]);
     assert!((2.3018208602069365..=2.3028209276638414 + 1e-5).contains(&pld), "{spent}");
-    let noise = answer(folder.path(), &format!("{flags} --epsilon 2.6471703 --steps 200"));
+    let budget = rdp * (1.0 + 1e-9);
+    let noise = answer(folder.path(), &format!("{flags} --epsilon {budget} --steps 200"));
     assert!((number(&noise["noise_multiplier"]) / 2.0 - 1.0).abs() < 2e-5, "{noise}");
-    let steps = answer(folder.path(), &format!("{flags} --epsilon 2.6471703 --noise 2"));
+    let steps = answer(folder.path(), &format!("{flags} --epsilon {budget} --noise 2"));
     assert_eq!(steps["steps"], 200, "{steps}");
     let by_batch = answer(folder.path(), "--batch 6 --samples 60 --delta 1e-3 --accountant rdp --noise 2 --epochs 20");
     assert_eq!((&by_batch["sampling_rate"], &by_batch["steps"]), (&spent["sampling_rate"], &spent["steps"]));

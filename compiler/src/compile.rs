@@ -21,7 +21,7 @@ pub struct Compilation {
     pub program: Program,
     /// How its entries were rewritten: the memory budget has a part in it.
     pub options: rewrite::Options,
-    /// Its entries after rewriting, by name: `step`, `evaluate`, `generate`.
+    /// Its entries after rewriting, by name: `step`, `evaluate`, `conclude`, `generate`.
     pub entries: Vec<(&'static str, Rewritten)>,
     /// Kernels, launches and offsets.
     pub plan: Plan,

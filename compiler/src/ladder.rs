@@ -87,6 +87,7 @@ fn rewritten(program: &Program, options: &rewrite::Options) -> Vec<(&'static str
         ("step", Some(&program.step)),
         ("accumulate", program.accumulate.as_ref()),
         ("evaluate", program.evaluate.as_ref()),
+        ("conclude", program.conclude.as_ref()),
         ("generate", program.generate.as_ref()),
     ];
     graphs.into_iter().filter_map(|(name, graph)| Some((name, rewrite::rewrite(graph?, options)))).collect()

@@ -20,8 +20,11 @@ pub struct Program {
     /// Clipped sums of samples that do not fit the physical batch of their step; `None` if every step is one batch. Reports
     /// `loss`.
     pub accumulate: Option<Graph>,
-    /// Forward on held-out data, dropout off. Reports `loss` and metrics. `None` without held-out data.
+    /// Forward on held-out data, dropout off. Reports what each sample adds to totals, and those of `loss` and metrics that
+    /// only a batch has. `None` without held-out data.
     pub evaluate: Option<Graph>,
+    /// The other reports, from the totals of all batches; see [`crate::graph::split`].
+    pub conclude: Option<Graph>,
     /// Logits `[context, vocab]` of one sequence, as report `logits`. `None` if the model does not predict next tokens.
     pub generate: Option<Graph>,
     /// Where batches come from; `None` if the embedder feeds them.
@@ -90,6 +93,10 @@ pub enum InputKind {
     Field,
     /// The host, which says for each row whether it counts.
     Mask,
+    /// The host, which has counted the records that totals are of.
+    Records,
+    /// The host, which has added up a total, by its number.
+    Total(usize),
 }
 
 /// Numbers of the `train` block.
@@ -105,8 +112,8 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Evaluate so often; 0 steps: at the end only.
     pub evaluate_every: Duration,
-    /// Batches per evaluation.
-    pub evaluate_batches: u32,
+    /// Batches per evaluation; `None`: all that are held out.
+    pub evaluate_batches: Option<u32>,
     /// Save so often; 0 steps: at the end only.
     pub checkpoint_every: Duration,
     /// Checkpoints kept.

@@ -71,7 +71,7 @@ mod train;
 pub use error::{Error, Result};
 pub use numbers::{Numbers, Values};
 pub use run_directory::{Earlier, NewRun, RunDirectory, load_newest};
-pub use session::{Batch, GenerateOptions, Options, Privacy, Session};
+pub use session::{Batch, GenerateOptions, Options, Privacy, RECORDS, Session};
 pub use train::{Outcome, train};
 
 /// Streams of the host's own draws; those of a program's are others.

@@ -21,8 +21,13 @@ impl Numbers {
 
     /// Adds a number, 0 so far.
     pub(crate) fn add(&mut self, name: &str) {
+        self.push(name, 0.0);
+    }
+
+    /// Adds a number.
+    pub(crate) fn push(&mut self, name: &str, value: f64) {
         self.names.push(name.to_owned());
-        self.values.push(0.0);
+        self.values.push(value);
     }
 
     /// The number of that name.

@@ -100,6 +100,53 @@ fn contradictions_are_found_and_placed() {
     }
 }
 
+/// The regression whose evaluation yields what each row adds to a total, and concludes from that.
+fn evaluated(change: impl FnOnce(&mut [Entry; 2])) -> Result<Artifact, String> {
+    let mut artifact = support::regression();
+    let mut evaluate = artifact.manifest.entries.pop().unwrap();
+    let control = artifact.manifest.control_offset;
+    let rows = evaluate.inputs[1].clone();
+    let total = |of, shape: &[u64]| TotalBinding { of, shape: shape.into(), offset: rows.offset };
+    let totals = vec![total(TotalOf::Records, &[]), total(TotalOf::Output(total_name(0)), &[3])];
+    let conclude = Entry {
+        name: "conclude".into(),
+        inputs: vec![],
+        mask: None,
+        totals,
+        outputs: evaluate.outputs.clone(),
+        launches: vec![],
+    };
+    let each = OutputBinding { name: total_name(0), dtype: DType::F32, shape: vec![8, 3], offset: control };
+    evaluate.outputs = vec![each];
+    let mut entries = [evaluate, conclude];
+    change(&mut entries);
+    artifact.manifest.entries.extend(entries.into_iter().filter(|entry| !entry.name.is_empty()));
+    Artifact::from_bytes(&artifact.to_bytes()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn contradictions_of_evaluation_are_found_and_placed() {
+    assert!(evaluated(|_| {}).is_ok());
+    let complaint = |change: &dyn Fn(&mut [Entry; 2])| evaluated(|entries| change(entries)).unwrap_err();
+    let cases = [
+        (complaint(&|[_, c]| c.totals[1].shape = vec![4]), "it has 4 numbers instead of 3"),
+        (complaint(&|[_, c]| c.totals[0].shape = vec![2]), "it has 2 numbers instead of 1"),
+        (complaint(&|[_, c]| c.totals[1].offset = 64), "it overlaps tensor `w`"),
+        (complaint(&|[_, c]| c.totals[1].offset = 1 << 40), "it does not fit into the arena"),
+        (complaint(&|[_, c]| c.totals[0].shape = vec![1 << 40, 1 << 40]), "numbers instead of 1"),
+        (complaint(&|[_, c]| c.totals[1].of = TotalOf::Output(total_name(1))), "entry `evaluate` has no such output"),
+        (complaint(&|[e, _]| e.outputs[0].shape = vec![7, 3]), "it is not an f32 total of each of 8 rows"),
+        (complaint(&|[e, _]| e.outputs[0].dtype = DType::I32), "it is not an f32 total of each of 8 rows"),
+        (complaint(&|[e, c]| c.inputs = e.inputs.clone()), "entry `conclude`: it reads records"),
+        (complaint(&|[e, _]| e.name.clear()), "entry `conclude`: there is no entry `evaluate`"),
+        (complaint(&|[e, c]| e.totals = c.totals.clone()), "it asks for totals, but concludes nothing"),
+        (complaint(&|[e, c]| c.outputs = e.outputs.clone()), "is a total, but it does not evaluate"),
+    ];
+    for (complaint, expected) in cases {
+        assert!(complaint.contains(expected), "{complaint:?} should say {expected:?}");
+    }
+}
+
 #[test]
 fn contradictions_of_private_training_are_found_and_placed() {
     let complaint = |change: &dyn Fn(&mut Manifest)| {

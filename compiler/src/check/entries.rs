@@ -8,11 +8,11 @@ use super::{
 };
 use crate::{
     diagnostic::Diagnostic,
-    graph::{Graph, NodeId, Op, Output},
-    program::{Program, TrainSettings},
+    graph::{self, Coupled, Graph, NodeId, Op, Output, Split, Twin},
+    program::{Input, InputKind, Program, TrainSettings},
     syntax::tree::Expr,
 };
-use trainc_runtime::artifact::{DType, PrivateSpec};
+use trainc_runtime::artifact::{DType, PrivateSpec, total_name};
 
 /// What the forward part of a graph gives.
 struct Forward {
@@ -44,8 +44,8 @@ impl Evaluator<'_> {
         }
         let step = self.begin("accumulate", mode);
         let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
-        self.begin("evaluate", Mode { training: false, ..mode });
-        let evaluate = if held_out { Some(self.evaluation(plan)?) } else { None };
+        let reports = if held_out { Some(self.evaluation(plan, Mode { training: false, ..mode })?) } else { None };
+        let (evaluate, conclude) = reports.map_or((None, None), |split| (Some(split.batch), split.conclusion));
         let generate = self.generation(plan, &stepped.outputs, mode)?;
         Ok(Program {
             name: self.library.definition(plan.model.definition).name.text.clone(),
@@ -55,6 +55,7 @@ impl Evaluator<'_> {
             step,
             accumulate: accumulate.flatten(),
             evaluate,
+            conclude,
             generate,
             data: data.map(|data| data.spec),
             private: stepped.private,
@@ -165,13 +166,54 @@ impl Evaluator<'_> {
         self.fail(error)
     }
 
-    /// Loss and metrics on held-out data.
-    fn evaluation(&mut self, plan: &Plan) -> Checked<Graph> {
+    /// Loss and metrics on held-out data, from what all records add up to.
+    fn evaluation(&mut self, plan: &Plan, mode: Mode) -> Checked<Split> {
+        let reports = self.reports(plan, mode)?;
+        let rows = if mode.batch > 2 { mode.batch - 1 } else { mode.batch + 1 };
+        let twin = self.quietly(|this| this.reports(plan, Mode { batch: rows, ..mode })).ok();
+        let twin = twin.as_ref().map(|graph| Twin { graph, rows });
+        let split = graph::split(&reports, mode.batch, twin, self.registry.inputs.len() as u32);
+        self.total_inputs(&split);
+        if plan.data.is_some() {
+            split.whole.iter().for_each(|(name, coupled)| self.warn_of_batches(plan, &reports, name, *coupled));
+        }
+        Ok(split)
+    }
+
+    /// The graph of loss and metrics.
+    fn reports(&mut self, plan: &Plan, mode: Mode) -> Checked<Graph> {
+        self.begin("evaluate", mode);
         self.open(None, None)?;
         let result = self.forward(plan);
         self.close();
         result?;
         Ok(std::mem::replace(&mut self.graph, Graph::new("none")))
+    }
+
+    /// What the host feeds to the conclusion.
+    fn total_inputs(&mut self, split: &Split) {
+        let kinds = (0..split.totals.len()).map(InputKind::Total);
+        for kind in std::iter::once(InputKind::Records).chain(kinds) {
+            let name = match kind {
+                InputKind::Total(number) => total_name(number),
+                _ => "total.records".into(),
+            };
+            self.registry.input(Input { name, field: String::new(), shift: 0, dtype: DType::F32, below: None, kind });
+        }
+    }
+
+    /// Says that a number is not one of all held-out records.
+    fn warn_of_batches(&mut self, plan: &Plan, graph: &Graph, name: &str, coupled: Coupled) {
+        let metric = plan.metrics.iter().find(|(metric, _)| metric.text == name);
+        let span = metric.map_or(plan.loss.span, |(_, expr)| expr.span);
+        let warning = Diagnostic::warning("W0721", span, format!("`{name}` of held-out data is a mean of batches"))
+            .label(format!("this {}", coupled.reason))
+            .note("each batch counts as much as it has records; what is left for the last batch is filled up");
+        let warning = match graph.node(coupled.node).span.filter(|&place| place != span) {
+            Some(place) => warning.also(place, "here"),
+            None => warning,
+        };
+        self.report(warning.help("write it as `mean(...)` or as a function of sums over the samples"));
     }
 
     /// Logits of one sequence, if the model predicts next tokens.

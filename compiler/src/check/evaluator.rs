@@ -145,6 +145,14 @@ impl<'p> Evaluator<'p> {
         (self.registry, self.diagnostics)
     }
 
+    /// What comes of something that is tried out: what it finds wrong is nobody's business.
+    pub(super) fn quietly<T>(&mut self, attempt: impl FnOnce(&mut Self) -> Checked<T>) -> Checked<T> {
+        let known = self.diagnostics.len();
+        let result = attempt(self);
+        self.diagnostics.truncate(known);
+        result
+    }
+
     /// Whether an error has been reported.
     pub(super) fn has_errors(&self) -> bool {
         self.diagnostics.iter().any(|finding| finding.severity == Severity::Error)

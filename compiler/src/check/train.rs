@@ -308,7 +308,7 @@ impl<'p> Evaluator<'p> {
                 },
                 _ => return self.malformed(clause, "expected a call, or `name = expression`"),
             };
-            let taken = ["loss", "grad_norm", "rate", "logits", "epsilon", "non_finite", "bad_rows"]
+            let taken = ["loss", "grad_norm", "rate", "logits", "epsilon", "non_finite", "bad_rows", "records"]
                 .contains(&name.text.as_str());
             if taken || metrics.iter().any(|(other, _)| other.text == name.text) {
                 let error =
@@ -362,7 +362,7 @@ impl<'p> Evaluator<'p> {
             precision: precision.unwrap_or(Precision::F32),
             seed: seed.ok().flatten().unwrap_or(0),
             evaluate_every,
-            evaluate_batches: batches.unwrap_or(20),
+            evaluate_batches: batches,
             checkpoint_every,
             keep: kept.or(keep.ok().flatten().map(|keep| keep as u32)).unwrap_or(3),
             memory: memory.ok().flatten(),

@@ -57,6 +57,11 @@ pub fn count(value: f64) -> String {
     scaled(value, &["", "k", "M", "G", "T", "P"])
 }
 
+/// `1 record`, `5 records`.
+pub fn records(count: f64) -> String {
+    if count == 1.0 { "1 record".into() } else { format!("{count} records") }
+}
+
 /// A number of bytes with a decimal unit.
 pub fn bytes(value: u64) -> String {
     scaled(value as f64, &["B", "kB", "MB", "GB", "TB", "PB"])

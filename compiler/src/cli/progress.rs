@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 use trainc_runtime::{
-    Numbers, Session, artifact,
+    Numbers, RECORDS, Session, artifact,
     report::{Observer, Progress},
 };
 
@@ -101,8 +101,10 @@ impl Observer for Terminal {
     }
 
     fn evaluated(&mut self, step: u32, numbers: &Numbers) {
-        let shown: Vec<String> = numbers.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
-        self.line(&format!("step {step}  held out: {}", shown.join("  ")));
+        let (records, reports): (Vec<_>, Vec<_>) = numbers.iter().partition(|(name, _)| *name == RECORDS);
+        let shown: Vec<String> = reports.iter().map(|(name, value)| format!("{name} {value:.4}")).collect();
+        let records = records.iter().map(|(_, count)| format!("  ({})", output::records(*count))).collect::<String>();
+        self.line(&format!("step {step}  held out: {}{records}", shown.join("  ")));
     }
 
     fn saved(&mut self, _step: u32, path: &Path) {

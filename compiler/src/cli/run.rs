@@ -13,7 +13,7 @@ use super::{
 use std::path::{Path, PathBuf};
 use trainc_kernels::{Caches, Facts, Target};
 use trainc_runtime::{
-    Earlier, Error, NewRun, Options, RunDirectory, Session,
+    Earlier, Error, NewRun, Options, RECORDS, RunDirectory, Session,
     artifact::{Artifact, Isa},
     data::DataError,
     device::Place,
@@ -77,7 +77,10 @@ pub fn evaluate(arguments: &Evaluate) -> Result<(), Failure> {
     };
     warn_of_changed_data(&session);
     for (name, value) in numbers.iter() {
-        output::line(format!("{name} {value:.5}"));
+        match name {
+            RECORDS => output::line(format!("of {}", output::records(value))),
+            _ => output::line(format!("{name} {value:.5}")),
+        }
     }
     if arguments.json {
         let mut object: serde_json::Map<_, _> =

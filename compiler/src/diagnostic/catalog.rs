@@ -159,6 +159,7 @@ catalog! {
     "W0501" "a `repeat` that changes nothing"
     "W0502" "a group that changes nothing"
     "W0720" "a length beyond the end of training"
+    "W0721" "a held-out number that is a mean of batches"
     "W0750" "shuffled batches, accounted for as drawn"
     "W0751" "a large `delta`"
     "W0752" "noise from a public seed"

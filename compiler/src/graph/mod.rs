@@ -32,6 +32,7 @@ mod rows;
 mod samples;
 mod substitute;
 mod tensor;
+mod totals;
 mod value;
 mod verify;
 mod work;
@@ -44,6 +45,7 @@ pub use rows::Rows;
 pub use samples::{Coupled, Place, Samples};
 pub use substitute::{Substitution, substitute};
 pub use tensor::{MAX_ELEMENTS, MAX_RANK, Real, ShapeError, TensorType};
+pub use totals::{Split, Twin, split};
 pub use value::Tensor;
 pub use work::Work;
 
@@ -288,6 +290,12 @@ impl Graph {
     /// The graph of these outputs alone, without what none of them needs.
     pub fn yielding(&self, outputs: Vec<(Output, NodeId)>) -> Graph {
         Graph { outputs, ..self.clone() }.prune().0
+    }
+
+    /// The graph under another name.
+    pub fn renamed(mut self, name: &str) -> Graph {
+        self.scopes[0].name = name.into();
+        self
     }
 
     /// The underlying petgraph DAG, for its algorithms. Edge weights are operand positions.

@@ -25,7 +25,7 @@ pub enum Place {
 }
 
 /// Samples meet, in a way that is not a sum, or leave their axis.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coupled {
     /// Where.
     pub node: NodeId,
@@ -58,6 +58,11 @@ impl Samples {
         }
         samples.align(graph, graph.ids().filter(|node| needed[node.index()]))?;
         Ok(samples)
+    }
+
+    /// Places that have been followed elsewhere.
+    pub(super) fn known(places: Vec<Place>, count: u64) -> Samples {
+        Samples { places, count }
     }
 
     /// The place of samples in a value.
@@ -169,7 +174,7 @@ fn kept(graph: &mut Graph, labels: &super::Contraction, sample: u8, operands: &[
 }
 
 /// Sums over samples may be added, scaled, placed and summed further.
-fn after_sum(op: &Op, places: &[Place]) -> Result<Place, &'static str> {
+pub(super) fn after_sum(op: &Op, places: &[Place]) -> Result<Place, &'static str> {
     let one = |place: Place| places.iter().filter(|&&other| other == place).count() == 1;
     let linear = match op {
         Op::Unary(Unary::Neg) | Op::Reshape { .. } | Op::Permute { .. } | Op::Broadcast { .. } => true,

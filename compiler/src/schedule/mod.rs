@@ -55,7 +55,10 @@ use trainc_kernels::{
 };
 use trainc_runtime::{
     abi::BUFFER_ALIGNMENT,
-    artifact::{Entry, InputBinding, Launch, MaskBinding, OutputBinding, TensorKind, TensorSpec},
+    artifact::{
+        Entry, InputBinding, Launch, MaskBinding, OutputBinding, TensorKind, TensorSpec, TotalBinding, TotalOf,
+        total_name,
+    },
 };
 
 /// What to schedule.
@@ -266,6 +269,15 @@ impl Persistent {
                 below: input.below,
             }
         };
+        let total = |(index, (buffer, _, shape)): (&u32, &(usize, DType, Vec<u64>))| {
+            let of = match fed(index) {
+                InputKind::Records => TotalOf::Records,
+                InputKind::Total(number) => TotalOf::Output(total_name(number)),
+                InputKind::Field | InputKind::Mask => return None,
+            };
+            let offset = self.offset(Place::Buffer(*buffer, 0), placement);
+            Some(TotalBinding { of, shape: shape.clone(), offset })
+        };
         let launch = |call: &instantiate::Call| Launch {
             kernel: call.kernel as u32,
             args: call.args.iter().map(|&place| self.offset(place, placement)).collect(),
@@ -286,6 +298,7 @@ impl Persistent {
                     rows: shape[0],
                 },
             ),
+            totals: calls.inputs.iter().filter_map(total).collect(),
             outputs: calls.reports.iter().map(output).collect(),
             launches: calls.calls.iter().map(launch).collect(),
         }

@@ -5,11 +5,24 @@ use crate::privacy::{Accountant, Mechanism};
 use serde::{Deserialize, Serialize};
 
 /// Version of the artifact format; the runtime refuses any other.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Output of the entries of private training, f32 `[rows]`: not 0 for each row whose gradient is not finite. If there is
 /// one, the entry has changed nothing.
 pub const BAD_ROWS: &str = "bad_rows";
+
+/// The beginning of the names of totals, which no report has.
+const TOTAL: &str = "total.";
+
+/// Name of the output of `evaluate` that says what each row adds to a total.
+pub fn total_name(number: usize) -> String {
+    format!("{TOTAL}{number}")
+}
+
+/// Whether an output is of that name.
+pub fn is_total(name: &str) -> bool {
+    name.starts_with(TOTAL)
+}
 
 /// How an element is stored in the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -210,15 +223,50 @@ impl PrivateSpec {
     }
 }
 
-/// One callable of the artifact: `step`, `accumulate`, `evaluate` or `generate`.
+/// Where the host says what all records add up to, f32.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TotalBinding {
+    /// Of what.
+    pub of: TotalOf,
+    /// Shape; that of a row of the output.
+    pub shape: Vec<u64>,
+    /// Byte offset in the arena.
+    pub offset: u64,
+}
+
+/// What is added up over records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TotalOf {
+    /// One for each.
+    Records,
+    /// Their rows of an output of `evaluate`; see [`total_name`].
+    Output(String),
+}
+
+impl TotalBinding {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().fold(1, |elements: u64, &dim| elements.saturating_mul(dim))
+    }
+
+    /// Size in the arena.
+    pub fn bytes(&self) -> u64 {
+        self.elements().saturating_mul(DType::F32.bytes())
+    }
+}
+
+/// One callable of the artifact: `step`, `accumulate`, `evaluate`, `conclude` or `generate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// `step`, `accumulate`, `evaluate`, `generate`.
+    /// `step`, `accumulate`, `evaluate`, `conclude`, `generate`.
     pub name: String,
     /// What must be in the arena before the launches.
     pub inputs: Vec<InputBinding>,
     /// Which rows count, if the entry asks.
     pub mask: Option<MaskBinding>,
+    /// Which totals it makes its numbers of; none but `conclude` has any.
+    pub totals: Vec<TotalBinding>,
     /// What can be read from the arena after them.
     pub outputs: Vec<OutputBinding>,
     /// The launches, in order. Each sees the effects of all before it.
@@ -255,6 +303,11 @@ impl InputBinding {
 }
 
 impl OutputBinding {
+    /// Elements of a row: everything but the first axis.
+    pub fn row_elements(&self) -> u64 {
+        self.shape.iter().skip(1).product()
+    }
+
     /// Number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().product()
@@ -295,7 +348,7 @@ pub struct InputBinding {
 /// A buffer that the host may read after a call of the entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputBinding {
-    /// `loss`, `grad_norm`, `rate`, a metric's name, `logits`, or [`BAD_ROWS`].
+    /// `loss`, `grad_norm`, `rate`, a metric's name, `logits`, [`BAD_ROWS`], or the name of a total.
     pub name: String,
     /// Storage type.
     pub dtype: DType,
@@ -455,7 +508,7 @@ pub struct TrainSpec {
     /// Evaluate so often (0 steps: only at the end).
     pub evaluate_every: Duration,
     /// How many batches an evaluation averages over (fewer if the data ends).
-    pub evaluate_batches: u32,
+    pub evaluate_batches: Option<u32>,
     /// Save so often (0 steps: only at the end).
     pub checkpoint_every: Duration,
     /// How many checkpoints to keep.

@@ -1,11 +1,13 @@
 //! A program at work: its memory, its position in training and in the data.
 
 mod batch;
+mod evaluation;
 pub(crate) mod generate;
 mod private;
 mod trained_on;
 
 pub use batch::Batch;
+pub use evaluation::RECORDS;
 pub use generate::GenerateOptions;
 pub use private::Privacy;
 
@@ -325,48 +327,6 @@ impl Session {
     /// What the last step reported.
     pub fn numbers(&self) -> &Numbers {
         &self.numbers
-    }
-
-    /// Averages the `evaluate` entry over batches of held-out records; `None` if the program does not evaluate or
-    /// holds nothing out.
-    ///
-    /// As many whole batches as the program says, fewer if the records end. If there is not one whole batch, it is
-    /// filled up with records from the beginning.
-    ///
-    /// # Errors
-    /// When the data cannot be used.
-    pub fn evaluate(&mut self) -> Result<Option<Numbers>> {
-        let Some(batch) = self.manifest.entry("evaluate").map(batch_size) else { return Ok(None) };
-        let records = self.open_data()?.valid_records();
-        if records == 0 {
-            return Ok(None);
-        }
-        let batches = (records / batch.max(1)).clamp(1, u64::from(self.manifest.train.evaluate_batches).max(1));
-        let mut mean = Numbers::of(&entry(&self.manifest, "evaluate")?.outputs);
-        for index in 0..batches {
-            self.feed("evaluate", Split::Valid, index * batch)?;
-            self.evaluate_fed(&mut mean, batches)?;
-        }
-        Ok(Some(mean))
-    }
-
-    /// Runs the `evaluate` entry on a batch of your own.
-    ///
-    /// # Errors
-    /// When there is no such entry or the batch does not fit the model.
-    pub fn evaluate_with(&mut self, batch: &Batch) -> Result<Numbers> {
-        let entry = entry(&self.manifest, "evaluate")?;
-        let mut numbers = Numbers::of(&entry.outputs);
-        batch.feed(entry, &mut self.device)?;
-        self.evaluate_fed(&mut numbers, 1)?;
-        Ok(numbers)
-    }
-
-    /// Adds one `batches`-th of the entry's numbers.
-    fn evaluate_fed(&mut self, mean: &mut Numbers, batches: u64) -> Result<()> {
-        self.execute("evaluate")?;
-        let entry = entry(&self.manifest, "evaluate")?;
-        read_numbers(&self.device, entry, |index, value| mean.values_mut()[index] += value / batches as f64)
     }
 
     /// Runs an entry on what its inputs hold.

@@ -29,7 +29,14 @@ fn language(batch: u64, context: u64, vocabulary: u64) -> Vec<InputBinding> {
 }
 
 fn open(spec: &DataSpec, inputs: &[InputBinding], base: &Path) -> Result<Data, DataError> {
-    let entry = Entry { name: "step".into(), mask: None, inputs: inputs.into(), outputs: vec![], launches: vec![] };
+    let entry = Entry {
+        name: "step".into(),
+        mask: None,
+        totals: vec![],
+        inputs: inputs.into(),
+        outputs: vec![],
+        launches: vec![],
+    };
     Data::open(spec, &Need::of(&entry.inputs).unwrap(), base)
 }
 

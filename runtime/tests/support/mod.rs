@@ -52,7 +52,7 @@ fn train(item: &str) -> TrainSpec {
         steps: Duration::Steps(20),
         seed: 1,
         evaluate_every: Duration::Steps(5),
-        evaluate_batches: 2,
+        evaluate_batches: Some(2),
         checkpoint_every: Duration::Steps(5),
         keep: 2,
         items_per_step: 16,
@@ -104,11 +104,13 @@ pub fn regression() -> Artifact {
     let step = Entry {
         name: "step".into(),
         mask: None,
+        totals: vec![],
         inputs: inputs.clone(),
         outputs: outputs.clone(),
         launches: vec![forward.clone(), update],
     };
-    let evaluate = Entry { name: "evaluate".into(), mask: None, inputs, outputs, launches: vec![forward] };
+    let evaluate =
+        Entry { name: "evaluate".into(), mask: None, totals: vec![], inputs, outputs, launches: vec![forward] };
     artifact("regression", tensors, vec![step, evaluate], train("samples"))
 }
 
@@ -118,13 +120,20 @@ pub fn language_model() -> Artifact {
     let tokens = input("tokens", "tokens", 0, DType::I32, &[2, 8], TOKENS);
     let inputs = vec![tokens.clone(), input("targets", "tokens", 1, DType::I32, &[2, 8], TARGETS)];
     let absorb = launch(4, &[TOKENS, TARGETS, W, LOSS]);
-    let step =
-        Entry { name: "step".into(), mask: None, inputs, outputs: vec![number("loss", LOSS)], launches: vec![absorb] };
+    let step = Entry {
+        name: "step".into(),
+        mask: None,
+        totals: vec![],
+        inputs,
+        outputs: vec![number("loss", LOSS)],
+        launches: vec![absorb],
+    };
     let logits = OutputBinding { name: "logits".into(), dtype: DType::F32, shape: vec![2, 8, 256], offset: LOGITS };
     let successor = launch(2, &[TOKENS, LOGITS]);
     let generate = Entry {
         name: "generate".into(),
         mask: None,
+        totals: vec![],
         inputs: vec![tokens],
         outputs: vec![logits],
         launches: vec![successor],
@@ -139,6 +148,7 @@ pub fn divergent() -> Artifact {
     let step = Entry {
         name: "step".into(),
         mask: None,
+        totals: vec![],
         inputs: vec![],
         outputs: vec![number("loss", LOSS)],
         launches: vec![count],
@@ -159,6 +169,7 @@ pub fn private_sums() -> Artifact {
         name: name.into(),
         inputs: vec![input("x", "x", 0, DType::F32, &[8, 4], X)],
         mask: Some(MaskBinding { offset: Y, rows: 8 }),
+        totals: vec![],
         outputs,
         launches: vec![launch],
     };

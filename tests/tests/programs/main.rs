@@ -9,6 +9,7 @@ mod examples;
 mod filters;
 mod front_end_fuzz;
 mod generated;
+mod held_out;
 mod layers;
 mod long_sums;
 mod privacy_cli;

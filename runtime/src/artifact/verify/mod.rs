@@ -2,6 +2,7 @@
 //! After them every offset lies in the arena and every product of a shape fits in 64 bits.
 
 mod private;
+mod totals;
 
 use super::{
     Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, StageSpec,
@@ -51,6 +52,7 @@ pub fn verify(artifact: &Artifact) -> Check {
         verify_entry(manifest, entry)?;
     }
     private::verify(manifest)?;
+    totals::verify(manifest)?;
     verify_durations(manifest)?;
     manifest.data.as_ref().map_or(Ok(()), verify_data)
 }

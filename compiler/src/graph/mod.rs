@@ -21,6 +21,7 @@
 mod builder;
 mod differentiate;
 mod display;
+mod facts;
 mod interpret;
 mod lift;
 mod op;
@@ -38,6 +39,7 @@ mod verify;
 mod work;
 
 pub use differentiate::{NotDifferentiable, differentiate, per_sample_vjp, vjp};
+pub use facts::{Arithmetic, Class, Facts, Moves, Traffic};
 pub use interpret::{Bindings, Evaluation, InterpretError, Rounding, interpret};
 pub use op::{AttentionSpec, Contraction, ControlField, Mask, Op};
 pub use ops::{Doc, docs};

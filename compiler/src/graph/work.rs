@@ -1,6 +1,6 @@
 //! How much arithmetic a graph asks for.
 
-use super::{Graph, NodeId, Op, ops::attention_products};
+use super::{Arithmetic, Graph, NodeId, Op, ops::attention_products};
 use std::ops::{Add, Mul};
 
 /// Numbers of operations, in the currency of the field: what a formula says, not what a processor executes.
@@ -33,22 +33,29 @@ impl Graph {
     pub fn work(&self, node: NodeId) -> Work {
         let elements = self.node(node).ty.elements();
         let elementwise = |elementwise| Work { products: 0, elementwise };
+        let products = |products| Work { products, elementwise: 0 };
         let operand = |position: usize| &self.node(self.operands(node)[position]).ty;
-        match &self.node(node).op {
-            Op::Unary(_) | Op::Binary(_) | Op::Select | Op::ToFloat | Op::ToInteger => elementwise(elements),
-            Op::Reduce { .. } | Op::Unwindow { .. } => elementwise(operand(0).elements()),
-            Op::Scatter { .. } => elementwise(operand(1).elements()),
-            Op::SumInstances => elementwise(elements * self.scope(self.node(self.operands(node)[0]).scope).count),
-            Op::Contract(labels) => {
-                let summed = labels.lhs.iter().zip(&operand(0).shape).filter(|(label, _)| !labels.out.contains(label));
-                Work { products: 2 * elements * summed.map(|(_, extent)| extent).product::<u64>(), elementwise: 0 }
-            }
-            Op::Attention(_) => Work { products: 2 * attention_products(operand(0), operand(1)), elementwise: 0 },
-            Op::AttentionBackward(_) => {
-                Work { products: 4 * attention_products(operand(0), operand(1)), elementwise: 0 }
-            }
-            _ => Work::default(),
+        match self.node(node).op.facts().arithmetic {
+            Arithmetic::Nothing => Work::default(),
+            Arithmetic::Result => elementwise(elements),
+            Arithmetic::Operand(position) => elementwise(operand(position).elements()),
+            Arithmetic::Instances => elementwise(elements * self.scope(self.node(self.operands(node)[0]).scope).count),
+            Arithmetic::Contraction => products(2 * elements * self.summed(node)),
+            Arithmetic::Attention(count) => products(count * attention_products(operand(0), operand(1))),
         }
+    }
+
+    /// How many products each element of a contraction is the sum of.
+    fn summed(&self, node: NodeId) -> u64 {
+        let Op::Contract(labels) = &self.node(node).op else { return 1 };
+        let shape = self.shape(self.operands(node)[0]);
+        labels
+            .lhs
+            .iter()
+            .zip(shape)
+            .filter(|(label, _)| !labels.out.contains(label))
+            .map(|(_, extent)| extent)
+            .product()
     }
 
     /// The work of the whole graph, repeats included.

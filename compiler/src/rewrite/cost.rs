@@ -10,8 +10,7 @@
 //! primitives cost about 13 ns forward and backward, attention 9 ns, and half of that under a causal mask.
 
 use super::language::{Symbol, Term};
-use crate::graph::{Contraction, Mask, Op, TensorType};
-use trainc_kernels::ir::{ReduceKind, Unary};
+use crate::graph::{Arithmetic, Contraction, Mask, Op, TensorType, Traffic};
 
 /// Speed of the modelled machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,41 +117,24 @@ pub fn work(term: &Term, results: &[TensorType], operands: &[&[TensorType]]) -> 
         Symbol::Attention(spec) => kernel(scores(&operands[0][0], &operands[1][0], spec.mask, 2)),
         Symbol::AttentionBackward(spec) => kernel(scores(&operands[0][0], &operands[1][0], spec.mask, 5)),
         Symbol::Op(Op::Contract(c)) => kernel(multiply_adds(c, operands)),
-        Symbol::Op(op) if moves_memory(op) => kernel(0),
-        Symbol::Op(op) => fused(op, elements(&results[0]), operands),
+        Symbol::Op(op) => match op.facts().traffic {
+            Traffic::Stored => kernel(0),
+            Traffic::Fused => fused(op, &results[0], operands),
+            Traffic::Named => Work { run: Run::Fused, ..Work::default() },
+        },
         Symbol::Softmax(_) | Symbol::SoftmaxGradient(_) => return None,
     })
 }
 
 /// Of an operation that runs within a kernel. A quarter of what it writes reaches memory.
-fn fused(op: &Op, result: u128, operands: &[&[TensorType]]) -> Work {
-    let run = |elementwise: u128, stored: u128| Work {
-        run: Run::Fused,
-        elementwise,
-        written: stored * BYTES / 4,
-        ..Work::default()
+fn fused(op: &Op, result: &TensorType, operands: &[&[TensorType]]) -> Work {
+    let facts = op.facts();
+    let elementwise = match facts.arithmetic {
+        Arithmetic::Operand(position) => elements(&operands[position][0]),
+        Arithmetic::Result => elements(result) * u128::from(facts.operations),
+        Arithmetic::Nothing | Arithmetic::Instances | Arithmetic::Contraction | Arithmetic::Attention(_) => 0,
     };
-    match op {
-        Op::Constant { .. } | Op::Broadcast { .. } | Op::Reshape { .. } | Op::Iota { .. } => run(0, 0),
-        Op::Permute { .. } | Op::Slice { .. } | Op::Pad { .. } => run(0, result),
-        Op::Reduce { .. } => run(elements(&operands[0][0]), result),
-        _ => run(result * weight(op), result),
-    }
-}
-
-/// Element-wise operations that one is worth.
-fn weight(op: &Op) -> u128 {
-    match op {
-        Op::Unary(function) if function.is_transcendental() => 10,
-        Op::Unary(Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal) => 4,
-        Op::Binary(trainc_kernels::ir::Binary::Div) => 4,
-        Op::Binary(trainc_kernels::ir::Binary::Pow) => 20,
-        _ => 1,
-    }
-}
-
-fn moves_memory(op: &Op) -> bool {
-    matches!(op, Op::Gather | Op::Scatter { .. } | Op::Concat { .. } | Op::Reduce { kind: ReduceKind::ArgMax, .. })
+    Work { run: Run::Fused, elementwise, written: elements(result) * BYTES / 4, ..Work::default() }
 }
 
 fn elements(ty: &TensorType) -> u128 {

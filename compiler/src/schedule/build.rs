@@ -7,9 +7,9 @@ use super::{
     lower::{Key, Lowering, Misfit, Own, Values},
     pack::Part,
     refine::Loops,
-    select::{Class, Sides, class},
+    select::{Sides, class},
 };
-use crate::graph::{AttentionSpec, Contraction, Mask, Op};
+use crate::graph::{AttentionSpec, Class, Contraction, Mask, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::ir::{
     Access, Attention, AttentionBackward, AttentionShape, Binary, Body, Buffer, DType, Expr, ExprId, Exprs, Gemm,

@@ -5,7 +5,7 @@
 //! parallel, and a scatter that is added to a fresh value accumulates onto it.
 
 use super::pack::{self, Part};
-use crate::graph::{Graph, NodeId, Op, Output, ScopeId};
+use crate::graph::{Class, Graph, NodeId, Op, Output, ScopeId};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::{
     Target,
@@ -50,6 +50,11 @@ impl Node {
 
     pub fn bytes(&self) -> u64 {
         self.elements() * self.dtype.bytes()
+    }
+
+    /// Whether it exists without being computed by a kernel of its own: what is read here lies somewhere already.
+    pub fn is_buffer(&self) -> bool {
+        self.op.facts().class == Class::Buffer
     }
 }
 
@@ -255,7 +260,7 @@ impl Dag {
             if is_scatter(scatter) && fresh && together && alone(scatter) && alone(base) {
                 self.nodes[id].op = self.nodes[scatter].op.clone();
                 self.nodes[id].operands = [&self.nodes[scatter].operands[..], &[base]].concat();
-                self.nodes[base].stored |= !is_place(&self.nodes[base].op);
+                self.nodes[base].stored |= !self.nodes[base].is_buffer();
                 self.nodes[scatter].op = Op::constant(0.0);
                 self.nodes[scatter].operands.clear();
                 self.homes.insert(base, Home::Under(id));
@@ -273,7 +278,7 @@ impl Dag {
 
     fn store(&mut self, id: Id) {
         let storage = self.storage(id);
-        if !is_place(&self.nodes[storage].op) {
+        if !self.nodes[storage].is_buffer() {
             self.nodes[storage].stored = true;
         }
     }
@@ -288,13 +293,13 @@ impl Dag {
                 continue;
             }
             let is_stack = matches!(self.nodes[storage].op, Op::Stack { .. });
-            let taken = self.homes.contains_key(&storage) || (is_place(&self.nodes[storage].op) && !is_stack);
+            let taken = self.homes.contains_key(&storage) || (self.nodes[storage].is_buffer() && !is_stack);
             let copied = tensor.is_some_and(|tensor| choices.copied.contains(&tensor) || taken);
             let fleeting = tensor.is_none()
                 && matches!(self.nodes[storage].op, Op::Parameter { .. } | Op::State { .. } | Op::Input { .. });
             // In a buffer, for the kernel that copies must not compute it from elements that it has overwritten. What is the
             // old value of another tensor may itself be overwritten first.
-            if tensor.is_some_and(|tensor| choices.copied.contains(&tensor)) && is_place(&self.nodes[storage].op) {
+            if tensor.is_some_and(|tensor| choices.copied.contains(&tensor)) && self.nodes[storage].is_buffer() {
                 storage = self.copy(storage);
             } else if copied {
                 self.store(storage);
@@ -338,23 +343,6 @@ impl Dag {
             _ => None,
         }
     }
-}
-
-/// Whether a value exists without being computed by a kernel of its own: what is read here lies somewhere already.
-pub(super) fn is_place(op: &Op) -> bool {
-    use Op::*;
-    matches!(
-        op,
-        Input { .. }
-            | Parameter { .. }
-            | State { .. }
-            | Layer { .. }
-            | Carry { .. }
-            | Last
-            | Stack { .. }
-            | SumInstances
-            | Project { .. }
-    )
 }
 
 fn imported(graph: &Graph, id: NodeId, operands: Vec<Id>) -> Node {
@@ -411,7 +399,7 @@ fn stage_exits(dag: &mut Dag, mut node: Node) -> Id {
     }
     let storage = dag.storage(node.operands[0]);
     let stacked = matches!(node.op, Op::Stack { .. });
-    let taken = is_place(&dag.nodes[storage].op) || (stacked && dag.homes.contains_key(&storage));
+    let taken = dag.nodes[storage].is_buffer() || (stacked && dag.homes.contains_key(&storage));
     let value = if taken { dag.copy(storage) } else { storage };
     dag.nodes[value].stored = true;
     node.operands = vec![value];

@@ -3,9 +3,9 @@
 use super::{
     coords,
     dag::{Dag, Id, Node},
-    select::{Class, Sides, class},
+    select::{Sides, class},
 };
-use crate::graph::Op;
+use crate::graph::{Class, Op};
 use trainc_kernels::ir::Index;
 
 /// Fewest rows over which element-wise work of long rows may be spread.

@@ -6,7 +6,7 @@
 
 use super::{
     coords,
-    dag::{Dag, Id, Tensor, is_place},
+    dag::{Dag, Id, Tensor},
 };
 use crate::graph::{Contraction, ControlField, Op};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ pub(super) struct Values<'a> {
 impl Values<'_> {
     /// Whether a value is read from a buffer.
     pub fn in_memory(&self, id: Id) -> bool {
-        self.computed[id] || is_place(&self.dag.nodes[id].op)
+        self.computed[id] || self.dag.nodes[id].is_buffer()
     }
 
     /// The buffer that a value is read from or written to.

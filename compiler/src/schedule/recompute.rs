@@ -6,15 +6,15 @@
 use super::{
     Persistent, Plan, Request, ScheduleError, assemble,
     build::{self, Kind, Wanted},
-    dag::{Choices, Dag, Id, Node, is_place},
+    dag::{Choices, Dag, Id, Node},
     domain::Domain,
     group,
     lower::Values,
     regions,
-    select::{self, Class, class},
+    select::{self, class},
     sink::{self, Later},
 };
-use crate::graph::{NodeId, Op};
+use crate::graph::{Class, NodeId, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use trainc_kernels::kernel_facts;
 
@@ -199,7 +199,7 @@ impl Cloning<'_> {
         // A further result goes with the operation that it is a result of.
         let source = if let Op::Project { .. } = node.op { &self.old.nodes[node.operands[0]] } else { node };
         let kept = self.kept.contains(&source.origin) && !self.recomputed.contains(&source.origin);
-        let in_memory = is_place(&source.op) || kept;
+        let in_memory = source.is_buffer() || kept;
         if elsewhere || in_memory {
             return self.moved[id];
         }

@@ -5,13 +5,13 @@
 //! memory than storing it costs. Index maps are computed only where a user cannot follow them.
 
 use super::{
-    dag::{Dag, Id, is_place},
+    dag::{Dag, Id, Node},
     lower::{Lowering, Values},
     pack, refine,
 };
-use crate::graph::{Contraction, Op};
+use crate::graph::{Class, Contraction, Moves, Op};
 use std::collections::{BTreeMap, BTreeSet};
-use trainc_kernels::ir::{Binary, Expr, Generator, Index, Unary};
+use trainc_kernels::ir::{Expr, Index, Unary};
 
 /// Work, in simple operations per element, that is repeated by several users rather than stored: about what one store
 /// and one load from memory cost.
@@ -23,42 +23,11 @@ const SPREAD_FACTOR: u64 = 4;
 /// Most work that one expression may do: emission time grows with it.
 const MAX_WORK: u32 = 400;
 
-/// What kind of kernel computes a node, if any does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Class {
-    /// Lies in a buffer that others fill.
-    Place,
-    /// Needs no memory: constants, positions, draws.
-    Source,
-    /// Says where elements come from.
-    Map,
-    /// A function of elements.
-    Element,
-    /// A reduction, or a contraction that is one (a dot product).
-    Reduction,
-    /// A matrix product.
-    Product,
-    /// Accumulation by ids.
-    Scatter,
-    /// Fused attention, forward or backward.
-    Attention,
-}
-
 /// The class of a node.
 pub(super) fn class(dag: &Dag, id: Id) -> Class {
-    let node = &dag.nodes[id];
-    match &node.op {
-        op if is_place(op) => Class::Place,
-        Op::Constant { .. } | Op::Iota { .. } | Op::Control(_) | Op::Random { .. } => Class::Source,
-        Op::Broadcast { .. } | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } | Op::Window { .. } => {
-            Class::Map
-        }
-        Op::StopGradient => Class::Map,
-        Op::Reduce { .. } => Class::Reduction,
+    match &dag.nodes[id].op {
         Op::Contract(contraction) => contraction_class(dag, id, contraction),
-        Op::Scatter { .. } => Class::Scatter,
-        Op::Attention(_) | Op::AttentionBackward(_) => Class::Attention,
-        _ => Class::Element,
+        op => op.facts().class,
     }
 }
 
@@ -167,7 +136,7 @@ impl Selection<'_> {
         let class = class(dag, id);
         let work = self.work_of(id, class);
         self.values.computed[id] = match class {
-            Class::Place => false,
+            Class::Buffer => false,
             Class::Source | Class::Map => dag.nodes[id].stored || (work.draws && self.leaves_root(id)),
             Class::Element => dag.nodes[id].stored || self.worth_storing(id, &work),
             _ => true,
@@ -182,12 +151,11 @@ impl Selection<'_> {
 
     fn work_of(&self, id: Id, class: Class) -> Work {
         let node = &self.values.dag.nodes[id];
-        let own = operations(&node.op, self.values.dag, id);
-        if class == Class::Place {
+        if class == Class::Buffer {
             return Work { reads: BTreeSet::from([id]), varies: true, ..Work::default() };
         }
         let mut work = Work {
-            operations: own,
+            operations: operations(node),
             varies: matches!(node.op, Op::Control(_) | Op::Random { .. } | Op::Iota { .. }),
             draws: matches!(node.op, Op::Random { .. }),
             ..Work::default()
@@ -343,20 +311,8 @@ fn readable(values: &Values, id: Id, reading: Reading) -> bool {
 }
 
 /// Simple operations that a node adds to the work per element.
-fn operations(op: &Op, dag: &Dag, id: Id) -> u32 {
-    match op {
-        Op::Unary(function) => match function {
-            Unary::Sqrt | Unary::Rsqrt | Unary::Reciprocal => 4,
-            function if function.is_transcendental() => 10,
-            _ => 1,
-        },
-        Op::Binary(Binary::Div) => 3,
-        Op::Binary(Binary::Pow) => 20,
-        Op::Random { generator: Generator::Philox, .. } => 24,
-        Op::Random { .. } => 180,
-        Op::Binary(_) | Op::Select | Op::ToFloat | Op::ToInteger | Op::Gather | Op::Contract(_) => 1,
-        Op::Pad { .. } | Op::Concat { .. } => dag.nodes[id].operands.len() as u32,
-        Op::Unwindow { .. } => 3,
-        _ => 0,
-    }
+fn operations(node: &Node) -> u32 {
+    let facts = node.op.facts();
+    let times = if facts.moves == Moves::Joined { node.operands.len() as u32 } else { 1 };
+    facts.operations * times
 }

@@ -8,8 +8,9 @@ use super::{
     group,
     lower::Values,
     regions::{RegionId, Regions},
-    select::{Class, class},
+    select::class,
 };
+use crate::graph::Class;
 use std::collections::BTreeSet;
 
 /// Moves values to the pass that reads them where that does not need more memory.

@@ -8,9 +8,9 @@ use super::{
     dag::{Dag, Home, Id, Node},
     lower::Values,
 };
-use crate::graph::Op;
+use crate::graph::{Class, Op};
 use std::collections::BTreeMap;
-use trainc_kernels::ir::{Binary, DType, Precision, Unary};
+use trainc_kernels::ir::{DType, Precision, Unary};
 use trainc_runtime::abi::ARGUMENT_ALIGNMENT;
 
 /// The operand of [`Op::AttentionBackward`] that is no factor of a product, and the result of [`Op::Attention`] that it is.
@@ -135,24 +135,27 @@ fn reading(dag: &Dag, user: Id, operand: Id) -> Reading {
         op if precision(op) == Some(Precision::Bf16) => Reading::Rounds,
         Op::Unary(Unary::RoundBf16) => Reading::Rounds,
         // These lie in the same buffer, or read no memory.
-        Op::Layer { .. } | Op::Stack { .. } | Op::Last | Op::Carry { .. } => Reading::Rounds,
-        Op::SumInstances | Op::Project { .. } => Reading::Rounds,
-        op if hands_on(op, node.operands.iter().position(|&other| other == operand)) => Reading::HandsOn,
+        op if op.facts().class == Class::Buffer => Reading::Rounds,
+        op if moves(op, node.operands.iter().position(|&other| other == operand)) => Reading::HandsOn,
         _ => Reading::Computes,
     }
+}
+
+fn moves(op: &Op, position: Option<usize>) -> bool {
+    position.is_some_and(|position| op.facts().moves_operand(position))
 }
 
 /// By node, whether all its elements are numbers of bf16.
 fn exact(dag: &Dag) -> Vec<bool> {
     let mut exact: Vec<bool> = Vec::with_capacity(dag.nodes.len());
     for node in &dag.nodes {
-        let all = |operands: &[Id]| operands.iter().all(|&operand| exact[operand]);
+        let facts = node.op.facts();
+        let decides = |position: &usize| facts.keeps_rounding || facts.moves_operand(*position);
+        let mut deciding = (0..node.operands.len()).filter(decides).peekable();
         let is_exact = match &node.op {
             Op::Unary(Unary::RoundBf16) => true,
             Op::Constant { value, .. } => Precision::Bf16.round(value.get()) == value.get(),
-            Op::Unary(Unary::Neg | Unary::Abs) | Op::Binary(Binary::Max | Binary::Min) => all(&node.operands),
-            op if hands_on(op, Some(1)) => all(&node.operands[usize::from(*op == Op::Select)..]),
-            _ => false,
+            _ => deciding.peek().is_some() && deciding.all(|position| exact[node.operands[position]]),
         };
         exact.push(is_exact);
     }
@@ -165,16 +168,5 @@ fn precision(op: &Op) -> Option<Precision> {
         Op::Contract(contraction) => Some(contraction.precision),
         Op::Attention(spec) | Op::AttentionBackward(spec) => Some(spec.precision),
         _ => None,
-    }
-}
-
-/// Whether elements of the operand at a position become elements of the result as they are.
-fn hands_on(op: &Op, position: Option<usize>) -> bool {
-    match op {
-        Op::StopGradient | Op::Broadcast { .. } | Op::Reshape { .. } | Op::Permute { .. } | Op::Slice { .. } => true,
-        Op::Window { .. } | Op::Pad { .. } | Op::Concat { .. } => true,
-        Op::Gather => position == Some(0),
-        Op::Select => position.is_some_and(|position| position > 0),
-        _ => false,
     }
 }

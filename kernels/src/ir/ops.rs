@@ -92,10 +92,25 @@ impl Unary {
         }
     }
 
-    /// Whether it takes a polynomial or more, so that it costs about as much as ten simple operations.
+    /// Simple operations that it takes, about.
+    pub fn operations(self) -> u32 {
+        use Unary::{Abs, Cos, Erf, Exp, Floor, Log, Neg, Reciprocal, RoundBf16, RoundTf32, Rsqrt, Sigmoid, Sign, Sin};
+        use Unary::{Softplus, Sqrt, Tanh};
+        match self {
+            Neg | Abs | Sign | Floor | RoundTf32 | RoundBf16 => 1,
+            Sqrt | Rsqrt | Reciprocal => 4,
+            Exp | Log | Tanh | Sigmoid | Softplus | Sin | Cos | Erf => 10,
+        }
+    }
+
+    /// Whether it takes a polynomial or more.
     pub fn is_transcendental(self) -> bool {
-        use Unary::{Cos, Erf, Exp, Log, Sigmoid, Sin, Softplus, Tanh};
-        matches!(self, Exp | Log | Tanh | Sigmoid | Softplus | Sin | Cos | Erf)
+        self.operations() >= 10
+    }
+
+    /// Whether its value of a rounded number is rounded, to any format.
+    pub fn keeps_rounding(self) -> bool {
+        matches!(self, Unary::Neg | Unary::Abs)
     }
 
     /// Reference semantics.
@@ -138,6 +153,21 @@ impl Binary {
             Binary::LessEqual => "less_equal",
             Binary::Equal => "equal",
         }
+    }
+
+    /// Simple operations that it takes, about.
+    pub fn operations(self) -> u32 {
+        use Binary::{Add, Div, Equal, Less, LessEqual, Max, Min, Mul, Pow, Sub};
+        match self {
+            Add | Sub | Mul | Max | Min | Less | LessEqual | Equal => 1,
+            Div => 4,
+            Pow => 20,
+        }
+    }
+
+    /// Whether its value of rounded numbers is rounded, to any format.
+    pub fn keeps_rounding(self) -> bool {
+        matches!(self, Binary::Max | Binary::Min)
     }
 
     /// Reference semantics.

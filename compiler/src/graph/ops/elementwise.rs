@@ -1,9 +1,19 @@
 //! Functions of each element.
 
-use super::{Call, Doc, Rule, exactly, expect_float, expect_integer, refuse};
+use super::{Call, Doc, Facts, Rule, exactly, expect_float, expect_integer, refuse};
 use crate::graph::{Graph, InterpretError, NodeId, ShapeError, Tensor, TensorType, interpret::Moment};
 use trainc_kernels::ir::{self, Binary as F2, Unary as F1};
 use trainc_runtime::artifact::DType;
+
+/// The facts of a function of one element.
+pub(super) fn unary_facts(function: F1) -> Facts {
+    Facts { keeps_rounding: function.keeps_rounding(), ..Facts::element(function.operations()) }
+}
+
+/// The facts of a function of two elements.
+pub(super) fn binary_facts(function: F2) -> Facts {
+    Facts { keeps_rounding: function.keeps_rounding(), ..Facts::element(function.operations()) }
+}
 
 pub(super) struct Unary(pub ir::Unary);
 

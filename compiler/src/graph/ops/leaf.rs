@@ -8,6 +8,14 @@ use std::collections::HashMap;
 use trainc_kernels::ir::Generator;
 use trainc_runtime::{artifact::DType, chacha, philox};
 
+/// Simple operations that a draw takes.
+pub(super) fn draw(generator: Generator) -> u32 {
+    match generator {
+        Generator::Philox => 24,
+        Generator::ChaCha20 { .. } => 180,
+    }
+}
+
 pub(super) struct Constant {
     pub value: Real,
     pub dtype: DType,

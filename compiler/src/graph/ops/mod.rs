@@ -1,8 +1,8 @@
 //! The table of operations: for each one, what it is called, when it applies and what it yields.
 //!
 //! An operation is defined in one place, as a type of the same name that implements [`Rule`]; [`rule`] leads from an
-//! [`Op`] to it. The table below is matched exhaustively, so an operation without a row does not compile, and the page
-//! `spec/graph.md` is printed from the same rows.
+//! [`Op`] to it. The table below is matched exhaustively, so an operation without a row does not compile. Behind the arrow
+//! of a row stand its [`Facts`]; the page `spec/graph.md` is printed from the same rows.
 
 mod attention;
 mod contraction;
@@ -14,7 +14,11 @@ mod scope;
 
 pub(super) use attention::attention_products;
 
-use super::{Graph, InterpretError, NodeId, Op, ShapeError, Tensor, TensorType, interpret::Moment};
+use super::{
+    Graph, InterpretError, NodeId, Op, ShapeError, Tensor, TensorType,
+    facts::{Arithmetic, Class, Facts, Moves, Traffic},
+    interpret::Moment,
+};
 use trainc_runtime::artifact::DType;
 
 /// What people read about an operation.
@@ -93,13 +97,21 @@ impl Call<'_> {
 }
 
 macro_rules! table {
-    ($($module:ident $name:ident $(($inner:ident))? $({ $($field:ident),* })?;)*) => {
+    ($($module:ident $name:ident $(($inner:ident))? $({ $($field:ident),* })? => $facts:expr;)*) => {
         /// The definition of an operation.
         pub(super) fn rule(op: &Op) -> Box<dyn Rule> {
             match op {
                 $(Op::$name $(($inner))? $({ $($field,)* .. })? => {
                     Box::new($module::$name $(($inner.clone()))? $({ $($field: $field.clone()),* })?)
                 })*
+            }
+        }
+
+        /// What is true of an operation wherever it occurs.
+        #[allow(unused_variables, reason = "few rows depend on attributes")]
+        pub(super) fn facts(op: &Op) -> Facts {
+            match op {
+                $(Op::$name $(($inner))? $({ $($field,)* .. })? => $facts,)*
             }
         }
 
@@ -118,39 +130,39 @@ macro_rules! table {
 }
 
 table! {
-    leaf Constant { value, dtype };
-    leaf Iota { axis, shape };
-    leaf Input { index, ty };
-    leaf Parameter { index, shape };
-    leaf State { index, shape };
-    leaf Control(field);
-    leaf Random { generator, stream, shape };
-    elementwise Unary(function);
-    elementwise Binary(function);
-    elementwise Select;
-    elementwise ToFloat;
-    elementwise ToInteger;
-    elementwise StopGradient;
-    movement Broadcast { axes, shape };
-    movement Reshape { shape };
-    movement Permute { axes };
-    movement Slice { axis, start, length };
-    movement Pad { axis, before, after };
-    movement Concat { axis };
-    movement Window { axis, size, stride };
-    movement Unwindow { axis, stride, extent };
-    movement Gather;
-    movement Scatter { rows };
-    reduction Reduce { kind, axes };
-    contraction Contract(labels);
-    scope Layer {};
-    scope Carry {};
-    scope Last;
-    scope Stack { count };
-    scope SumInstances;
-    attention Attention(spec);
-    attention AttentionBackward(spec);
-    attention Project { index };
+    leaf Constant { value, dtype } => Facts::SOURCE;
+    leaf Iota { axis, shape } => Facts::SOURCE;
+    leaf Input { index, ty } => Facts::BUFFER;
+    leaf Parameter { index, shape } => Facts::BUFFER;
+    leaf State { index, shape } => Facts::BUFFER;
+    leaf Control(field) => Facts::SOURCE;
+    leaf Random { generator, stream, shape } => Facts { operations: leaf::draw(*generator), ..Facts::SOURCE };
+    elementwise Unary(function) => elementwise::unary_facts(*function);
+    elementwise Binary(function) => elementwise::binary_facts(*function);
+    elementwise Select => Facts { moves: Moves::Chosen, ..Facts::element(1) };
+    elementwise ToFloat => Facts::element(1);
+    elementwise ToInteger => Facts::element(1);
+    elementwise StopGradient => Facts::MAP;
+    movement Broadcast { axes, shape } => Facts::MAP;
+    movement Reshape { shape } => Facts::MAP;
+    movement Permute { axes } => Facts::MOVE;
+    movement Slice { axis, start, length } => Facts::MOVE;
+    movement Pad { axis, before, after } => Facts::picked(1, Moves::All);
+    movement Concat { axis } => Facts { traffic: Traffic::Stored, ..Facts::picked(1, Moves::Joined) };
+    movement Window { axis, size, stride } => Facts::MOVE;
+    movement Unwindow { axis, stride, extent } => Facts { arithmetic: Arithmetic::Operand(0), ..Facts::element(3) };
+    movement Gather => Facts { traffic: Traffic::Stored, ..Facts::picked(1, Moves::First) };
+    movement Scatter { rows } => Facts::kernel(Class::Scatter, Arithmetic::Operand(1));
+    reduction Reduce { kind, axes } => reduction::facts(*kind);
+    contraction Contract(labels) => Facts { operations: 1, ..Facts::kernel(Class::Product, Arithmetic::Contraction) };
+    scope Layer {} => Facts::BUFFER;
+    scope Carry {} => Facts::BUFFER;
+    scope Last => Facts::BUFFER;
+    scope Stack { count } => Facts::BUFFER;
+    scope SumInstances => Facts { arithmetic: Arithmetic::Instances, ..Facts::BUFFER };
+    attention Attention(spec) => Facts::kernel(Class::Attention, Arithmetic::Attention(2));
+    attention AttentionBackward(spec) => Facts::kernel(Class::Attention, Arithmetic::Attention(4));
+    attention Project { index } => Facts::BUFFER;
 }
 
 /// An error in words.

@@ -1,10 +1,19 @@
 //! Reductions over axes.
 
-use super::{Call, Doc, Rule, exactly, expect_ascending, expect_float, refuse};
+use super::{Arithmetic, Call, Class, Doc, Facts, Rule, Traffic, exactly, expect_ascending, expect_float, refuse};
 use crate::graph::{
     Graph, InterpretError, NodeId, Op, ShapeError, Tensor, TensorType, interpret::Moment, value::offsets,
 };
 use trainc_kernels::ir::{Binary, ReduceKind};
+
+/// Sums and maxima may join the kernel of their operand; a position is found by a kernel of its own.
+pub(super) fn facts(kind: ReduceKind) -> Facts {
+    let traffic = match kind {
+        ReduceKind::ArgMax => Traffic::Stored,
+        ReduceKind::Sum | ReduceKind::Max => Traffic::Fused,
+    };
+    Facts { traffic, ..Facts::kernel(Class::Reduction, Arithmetic::Operand(0)) }
+}
 
 pub(super) struct Reduce {
     pub kind: ReduceKind,

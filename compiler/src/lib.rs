@@ -5,6 +5,7 @@
 //! [`source::SourceMap`], artifacts go out as values.
 
 pub mod check;
+pub mod clauses;
 pub mod compile;
 pub mod diagnostic;
 pub mod graph;

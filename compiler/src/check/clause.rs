@@ -6,30 +6,24 @@ use super::{
     value::{Number, Value, unit_suffix},
 };
 use crate::{
+    clauses::{self, Block, Clause as Entry, Kind},
     diagnostic::Diagnostic,
     source::Span,
     syntax::tree::{Clause, ClauseBlock, Expr, ExprKind, Unit, Word},
 };
 
-/// Training methods that the language reserves words for and this compiler does not implement yet.
-const METHODS: [&str; 6] = ["sparsify", "grow", "rates", "select", "unlearn", "finetune"];
-
 impl Evaluator<'_> {
-    /// Complains about clauses that the block does not have, and about ones that stand twice.
-    pub(super) fn known_clauses(&mut self, block: &ClauseBlock, what: &str, known: &[&str], repeated: &[&str]) {
+    /// Complains about clauses that the block does not have, about ones that stand twice, and about braces that nobody reads.
+    pub(super) fn known_clauses(&mut self, block: &ClauseBlock, known: &'static Block) {
         for (i, clause) in block.clauses.iter().enumerate() {
             let word = clause.keyword.text.as_str();
             let earlier = block.clauses[..i].iter().find(|earlier| earlier.keyword.text == word);
-            if METHODS.contains(&word) && what == "train" {
-                self.report(not_yet(clause));
-            } else if !known.contains(&word) {
-                self.report(unknown_clause(clause, what, known));
-            } else if let (Some(earlier), false) = (earlier, repeated.contains(&word)) {
-                self.report(
-                    Diagnostic::error("E0702", clause.keyword.span, format!("`{word}` stands twice in `{what}`"))
-                        .also(earlier.keyword.span, "first here")
-                        .help("remove one of the two"),
-                );
+            match (known.clause(word), earlier) {
+                (None, _) => self.report(unknown_clause(clause, known)),
+                (Some(Entry { kind: Kind::ToCome, .. }), _) => self.report(not_yet(clause)),
+                (Some(Entry { repeats: false, .. }), Some(earlier)) => self.report(twice(clause, earlier, known.word)),
+                (Some(Entry { has_block: false, .. }), _) if clause.block.is_some() => self.report(braces(clause)),
+                _ => {}
             }
         }
     }
@@ -38,17 +32,57 @@ impl Evaluator<'_> {
     pub(super) fn single<'c>(&mut self, clause: &'c Clause) -> Checked<&'c Expr> {
         match &clause.words[..] {
             [Word::Value(expr)] => Ok(expr),
-            [Word::Value(_), Word::Value(Expr { kind: ExprKind::Name(word), span }), ..] => {
-                let keyword = &clause.keyword.text;
-                let message = format!("`{word}` does not belong to the clause `{keyword}`");
-                let error = Diagnostic::error("E0703", *span, message).label("one value has been given before");
-                self.fail(match closest(word, super::train::CLAUSES) {
-                    Some(other) => error.replace(*span, other, format!("did you mean the clause `{other}`?")),
-                    None => error.help("remove it"),
-                })
+            [Word::Value(_), Word::Value(Expr { kind: ExprKind::Name(_), .. }), ..] => {
+                self.no_more(clause, 1)?;
+                self.malformed(clause, "expected one value behind it")
             }
             _ => self.malformed(clause, "expected one value behind it"),
         }
+    }
+
+    /// Refuses what stands in a clause behind the words that mean something.
+    pub(super) fn no_more(&mut self, clause: &Clause, understood: usize) -> Checked<()> {
+        let Some(stray) = clause.words.get(understood) else { return Ok(()) };
+        let keyword = &clause.keyword.text;
+        let span = span_of(stray).unwrap_or(clause.span);
+        let Some(word) = name_of(stray) else {
+            let error = Diagnostic::error("E0703", span, format!("this does not belong to the clause `{keyword}`"));
+            return self.fail(error.label("nobody reads it").help("remove it"));
+        };
+        let message = format!("`{word}` does not belong to the clause `{keyword}`");
+        let error = Diagnostic::error("E0703", span, message).label("it means nothing here");
+        self.fail(match closest(word, clauses::TRAIN.words()) {
+            Some(other) => error.replace(span, other, format!("did you mean the clause `{other}`?")),
+            None => error.help("remove it"),
+        })
+    }
+
+    /// The values behind words, in the order of these: `every 200 batches 20`. Each word may be missing; others, and ones that
+    /// stand twice, are errors.
+    pub(super) fn options<'c, const N: usize>(
+        &mut self,
+        clause: &'c Clause,
+        begin: usize,
+        known: [&str; N],
+    ) -> Checked<[Option<&'c Expr>; N]> {
+        let mut values = [None; N];
+        for (position, pair) in (begin..).step_by(2).zip(clause.words[begin..].chunks(2)) {
+            let slot = known.iter().position(|known| word_of(&pair[0]) == Some(known));
+            match (slot, pair) {
+                (Some(slot), [_, Word::Value(value)]) if values[slot].is_none() => values[slot] = Some(value),
+                (Some(slot), [_]) => {
+                    return self.malformed(clause, &format!("expected a value behind `{}`", known[slot]));
+                }
+                (_, [Word::Value(_) | Word::Setting(..), ..]) if name_of(&pair[0]).is_some() => {
+                    self.no_more(clause, position)?
+                }
+                _ => {
+                    let words = known.map(|word| format!("`{word}`")).join(" or ");
+                    return self.malformed(clause, &format!("expected {words} and a value"));
+                }
+            }
+        }
+        Ok(values)
     }
 
     /// The error for a clause whose words are not what they should be.
@@ -59,7 +93,7 @@ impl Evaluator<'_> {
         }
         let error = Diagnostic::error("E0703", clause.span, format!("this `{keyword}` clause cannot be understood"))
             .label(expected.to_string());
-        let error = match example(keyword) {
+        let error = match clauses::example(keyword) {
             Some(example) => error.help(format!("write for example `{example}`")),
             None => error,
         };
@@ -167,13 +201,36 @@ pub(super) fn list_of(words: &[Word]) -> Option<Vec<&Expr>> {
     (words.len() % 2 == 1).then_some(items)
 }
 
-/// The value behind a word: `every 200` in `evaluate every 200 batches 20`.
-pub(super) fn after<'w>(words: &'w [Word], name: &str) -> Option<&'w Expr> {
-    let position = words.iter().position(|word| word_of(word) == Some(name))?;
-    match words.get(position + 1) {
-        Some(Word::Value(expr)) => Some(expr),
-        _ => None,
+/// The name that a word is, or that it gives a value to.
+fn name_of(word: &Word) -> Option<&str> {
+    match word {
+        Word::Setting(name, _) => Some(&name.text),
+        word => word_of(word),
     }
+}
+
+/// Where a word stands.
+pub(super) fn span_of(word: &Word) -> Option<Span> {
+    match word {
+        Word::Value(expr) => Some(expr.span),
+        Word::Setting(name, value) => Some(name.span.to(value.span)),
+        Word::Mark(_, span) => Some(*span),
+    }
+}
+
+/// The error for a clause that stands twice in a block.
+pub(super) fn twice(clause: &Clause, earlier: &Clause, block: &str) -> Diagnostic {
+    let word = &clause.keyword.text;
+    Diagnostic::error("E0702", clause.keyword.span, format!("`{word}` stands twice in `{block}`"))
+        .also(earlier.keyword.span, "first here")
+        .help("remove one of the two")
+}
+
+fn braces(clause: &Clause) -> Diagnostic {
+    let word = &clause.keyword.text;
+    Diagnostic::error("E0651", clause.span, format!("the clause `{word}` has no braces"))
+        .label("nobody reads what stands in them")
+        .help(format!("write for example `{}`", clauses::example(word).unwrap_or(word)))
 }
 
 fn not_yet(clause: &Clause) -> Diagnostic {
@@ -188,45 +245,11 @@ fn not_yet(clause: &Clause) -> Diagnostic {
     .help("remove the clause to train without the method")
 }
 
-fn unknown_clause(clause: &Clause, what: &str, known: &[&str]) -> Diagnostic {
+fn unknown_clause(clause: &Clause, known: &Block) -> Diagnostic {
     let word = &clause.keyword.text;
-    let error = Diagnostic::error("E0701", clause.keyword.span, format!("`{what}` has no clause `{word}`"));
-    match closest(word, known.iter().copied()) {
+    let error = Diagnostic::error("E0701", clause.keyword.span, format!("`{}` has no clause `{word}`", known.word));
+    match closest(word, known.words()) {
         Some(other) => error.label("unknown").replace(clause.keyword.span, other, format!("did you mean `{other}`?")),
-        None => error.label("unknown").note(format!("it has {}", listed(known.iter().copied()))),
+        None => error.label("unknown").note(format!("it has {}", listed(known.words()))),
     }
-}
-
-/// A good example of a clause.
-fn example(keyword: &str) -> Option<&'static str> {
-    Some(match keyword {
-        "model" => "model Gpt(vocab = 256, depth = 6)",
-        "data" => "data Code",
-        "loss" => "loss cross_entropy(logits, next(tokens))",
-        "metric" => "metric accuracy(logits, next(tokens))",
-        "optimizer" => "optimizer adamw(weight_decay = 0.1)",
-        "filter" => "filter lowpass(a = [-0.9], b = [0.1])",
-        "schedule" => "schedule wsd(peak = 6e-4, warmup = 2%, decay = 10%)",
-        "steps" => "steps 2000",
-        "batch" => "batch 16",
-        "precision" => "precision bf16",
-        "seed" => "seed 1",
-        "evaluate" => "evaluate every 200 batches 20",
-        "checkpoint" => "checkpoint every 500 keep 3",
-        "clip" => "clip 1.0",
-        "memory" => "memory 500 MB",
-        "keep" => "keep 3",
-        "freeze" => "freeze embeddings, \"block.attention.*\"",
-        "group" => "group norms, biases { weight_decay = 0 }",
-        "text" => "text \"src/**/*.rs\"",
-        "jsonl" => "jsonl \"data/*.jsonl\" member \"text\"",
-        "tokens" => "tokens \"train.bin\" width 2",
-        "csv" => "csv \"digits.csv\" header yes",
-        "arrays" => "arrays \"digits.npz\"",
-        "field" => "field x = columns(0, 64, scale = 1 / 16)",
-        "tokenizer" => "tokenizer bytes",
-        "split" => "split valid = 5%",
-        "shuffle" => "shuffle no",
-        _ => return None,
-    })
 }

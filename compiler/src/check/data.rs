@@ -1,12 +1,13 @@
 //! The `data` block, and whether it fits the model.
 
 use super::{
-    clause::{after, list_of, word_of},
+    clause::{list_of, word_of},
     evaluator::{Checked, Evaluator, Failed},
     suggest::{closest, listed},
     train::clause_of,
 };
 use crate::{
+    clauses::{self, Kind},
     diagnostic::Diagnostic,
     graph::{NodeId, Op},
     source::Span,
@@ -14,12 +15,6 @@ use crate::{
 };
 use trainc_kernels::ir::Binary;
 use trainc_runtime::artifact::{CsvField, DType, DataSpec, HashField, Source, TokenizerSpec};
-
-const CLAUSES: [&str; 10] =
-    ["text", "jsonl", "tokens", "csv", "arrays", "header", "field", "tokenizer", "split", "shuffle"];
-
-/// Clauses that say where the records are.
-const SOURCES: [&str; 5] = ["text", "jsonl", "tokens", "csv", "arrays"];
 
 /// A data block and where its parts are written.
 pub(super) struct Data {
@@ -47,7 +42,7 @@ impl Evaluator<'_> {
     /// Reads a data block.
     pub(super) fn data(&mut self, index: usize) -> Checked<Data> {
         let block = &self.library.data[index];
-        self.known_clauses(block, "data", &CLAUSES, &["field"]);
+        self.known_clauses(block, &clauses::DATA);
         self.open(None, None)?;
         let data = self.read_data(block);
         self.close();
@@ -55,8 +50,11 @@ impl Evaluator<'_> {
     }
 
     fn read_data(&mut self, block: &ClauseBlock) -> Checked<Data> {
-        let sources: Vec<&Clause> =
-            block.clauses.iter().filter(|clause| SOURCES.contains(&clause.keyword.text.as_str())).collect();
+        let is_source = |clause: &&Clause| {
+            clauses::DATA.clause(&clause.keyword.text).is_some_and(|known| known.kind == Kind::Source)
+        };
+        let sources: Vec<&Clause> = block.clauses.iter().filter(is_source).collect();
+        self.clauses_of_source(block, sources.first().copied());
         let read = match &sources[..] {
             [] => self.hashed(block),
             [clause] => self.source(clause, block),
@@ -76,8 +74,32 @@ impl Evaluator<'_> {
         Ok(Data { spec: DataSpec { name, source, valid_fraction, shuffle }, fields, span })
     }
 
+    /// Complains about clauses that say something of other records than these.
+    fn clauses_of_source(&mut self, block: &ClauseBlock, source: Option<&Clause>) {
+        let word = source.map_or("", |source| source.keyword.text.as_str());
+        for clause in &block.clauses {
+            let keyword = clause.keyword.text.as_str();
+            let Some(Kind::Of(sources)) = clauses::DATA.clause(keyword).map(|known| known.kind) else { continue };
+            if sources.contains(&word) {
+                continue;
+            }
+            let named: Vec<&str> = sources.iter().copied().filter(|source| !source.is_empty()).collect();
+            let found = if word.is_empty() { "numbers that are made up".into() } else { format!("`{word}`") };
+            let error = Diagnostic::error("E0650", clause.span, format!("`{keyword}` means nothing for {found}"))
+                .label(format!("it is for {}", listed(named)))
+                .help("remove it");
+            self.report(match source {
+                Some(source) => error.also(source.keyword.span, "these are the records"),
+                None => error,
+            });
+        }
+    }
+
     fn source(&mut self, clause: &Clause, block: &ClauseBlock) -> Checked<(Source, Vec<Field>)> {
-        let paths = self.paths(clause)?;
+        let (paths, end) = self.paths(clause)?;
+        if !["jsonl", "tokens"].contains(&clause.keyword.text.as_str()) {
+            self.no_more(clause, end)?;
+        }
         match clause.keyword.text.as_str() {
             "text" => {
                 let tokenizer = self.tokenizer(block, clause)?;
@@ -85,7 +107,7 @@ impl Evaluator<'_> {
                 Ok((Source::Text { paths, tokenizer }, vec![field]))
             }
             "jsonl" => {
-                let Some(member) = after(&clause.words, "member") else {
+                let [Some(member)] = self.options(clause, end, ["member"])? else {
                     return self.malformed(clause, "expected `member` and its name");
                 };
                 let member = self.text_value(member)?;
@@ -94,7 +116,7 @@ impl Evaluator<'_> {
                 Ok((Source::Jsonl { paths, member, tokenizer }, vec![field]))
             }
             "tokens" => {
-                let Some(width) = after(&clause.words, "width") else {
+                let [Some(width)] = self.options(clause, end, ["width"])? else {
                     return self.malformed(clause, "expected `width` and the bytes per token");
                 };
                 let bytes = self.count(width, "the bytes per token", 2.0..=4.0)?;
@@ -112,13 +134,14 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The paths behind a keyword; words like `width 2` may follow.
-    fn paths(&mut self, clause: &Clause) -> Checked<Vec<String>> {
+    /// The paths behind a keyword, and where they end: words like `width 2` may follow.
+    fn paths(&mut self, clause: &Clause) -> Checked<(Vec<String>, usize)> {
         let end = clause.words.iter().position(|word| word_of(word).is_some()).unwrap_or(clause.words.len());
         let Some(items) = list_of(&clause.words[..end]) else {
             return self.malformed(clause, "expected paths in quotes, separated by commas");
         };
-        items.into_iter().map(|item| self.text_value(item)).collect()
+        let paths: Checked<Vec<String>> = items.into_iter().map(|item| self.text_value(item)).collect();
+        Ok((paths?, end))
     }
 
     fn tokenizer(&mut self, block: &ClauseBlock, source: &Clause) -> Checked<TokenizerSpec> {
@@ -188,7 +211,7 @@ impl Evaluator<'_> {
 
     fn whole_part(&mut self, value: Option<f64>, otherwise: Option<u64>, expr: &Expr, what: &str) -> Checked<u64> {
         match (value, otherwise) {
-            (Some(value), _) => self.whole_in(value, expr.span, what, 0.0..=9_007_199_254_740_992.0),
+            (Some(value), _) => self.whole_in(value, expr.span, what, 0.0..=9_007_199_254_740_991.0),
             (None, Some(otherwise)) => Ok(otherwise),
             (None, None) => {
                 let error = Diagnostic::error("E0211", expr.span, format!("{what} is missing"));

@@ -42,6 +42,12 @@ impl Evaluator<'_> {
         if let Some(data) = &data {
             self.data_fits(plan.model.span, data)?;
         }
+        if let (false, Some(span)) = (held_out, plan.evaluate) {
+            let error = Diagnostic::error("E0652", span, "there is nothing to evaluate on")
+                .label("the data hold nothing out")
+                .help("add `split valid = 5%` to the data block, or remove this");
+            return self.fail(error);
+        }
         let step = self.begin("accumulate", mode);
         let accumulate = plan.private.as_ref().map(|private| self.accumulation(plan, private)).transpose()?;
         let reports = if held_out { Some(self.evaluation(plan, Mode { training: false, ..mode })?) } else { None };

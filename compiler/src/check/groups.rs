@@ -1,7 +1,7 @@
 //! Groups of parameters: who belongs to one, and what is different for it.
 
 use super::{
-    clause::list_of,
+    clause::{list_of, twice},
     evaluator::{Checked, Evaluator, Failed},
     suggest::{closest, listed},
     train::Use,
@@ -124,7 +124,10 @@ impl Evaluator<'_> {
             span: clause.keyword.span,
         };
         let Some(inner) = &clause.block else { return self.malformed(clause, "expected what is different, in braces") };
-        for setting in inner {
+        for (i, setting) in inner.iter().enumerate() {
+            if let Some(earlier) = inner[..i].iter().find(|earlier| earlier.keyword.text == setting.keyword.text) {
+                return self.fail(twice(setting, earlier, "group"));
+            }
             match (setting.keyword.text.as_str(), &setting.words[..]) {
                 ("freeze", []) => group.freeze = true,
                 ("optimizer", _) => group.optimizer = Some(self.used(setting, DefinitionKind::Optimizer)?),
@@ -134,6 +137,11 @@ impl Evaluator<'_> {
                 }
                 _ => return self.malformed(setting, "expected `name = value`, `optimizer ...` or `freeze`"),
             }
+        }
+        if let (true, Some(idle)) = (group.freeze, inner.iter().find(|setting| setting.keyword.text != "freeze")) {
+            let message = format!("`{}` means nothing beside `freeze`", idle.keyword.text);
+            let error = Diagnostic::error("E0653", idle.span, message).label("frozen parameters are not updated");
+            return self.fail(error.help("remove it, or `freeze`"));
         }
         if let Some(used) = group.optimizer.as_ref().or(used) {
             self.known_hyperparameters(&group, used)?;

@@ -3,9 +3,9 @@
 use super::{
     library::{Entity, Library},
     suggest::{closest, listed},
-    train::{CLAUSES, SETTABLE},
 };
 use crate::{
+    clauses,
     diagnostic::Diagnostic,
     source::SourceMap,
     syntax::{
@@ -37,7 +37,7 @@ impl Library {
             self.consts[*index].value = self.as_text(value);
             return None;
         }
-        if !SETTABLE.contains(&name.text.as_str()) {
+        if !clauses::TRAIN.clause(&name.text).is_some_and(|clause| clause.is_settable) {
             return Some(self.not_settable(&name));
         }
         // A program without `train` is refused as such.
@@ -55,7 +55,7 @@ impl Library {
         let text = name.text.as_str();
         let not = |what: String| Diagnostic::error("E0215", name.span, format!("`--set {text}`: {what}"));
         let constant = format!("write `const {text} = ...` at the top of the program");
-        if CLAUSES.contains(&text) {
+        if clauses::TRAIN.words().any(|word| word == text) {
             let mend = format!("name its value by a constant, as in `const {text}_value = ...`, and set that");
             return not("this clause of `train` cannot be set".into()).label("not a plain value").help(mend);
         }
@@ -75,7 +75,8 @@ impl Library {
 
     fn nothing_of_this_name(&self, name: &Name) -> Diagnostic {
         let own = self.user.iter().filter(|(_, (entity, _))| matches!(entity, Entity::Const(_)));
-        let known: Vec<&str> = own.map(|(name, _)| name.as_str()).chain(SETTABLE).collect();
+        let mut known: Vec<&str> = own.map(|(name, _)| name.as_str()).collect();
+        known.extend(clauses::TRAIN.settable());
         let message = format!("`--set {}`: the program has nothing of this name that can be set", name.text);
         let error = Diagnostic::error("E0201", name.span, message).label("unknown");
         match closest(&name.text, known.iter().copied()) {

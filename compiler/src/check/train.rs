@@ -1,7 +1,7 @@
 //! The `train` block, read: what to train, on what, and how.
 
 use super::{
-    clause::{after, word_of},
+    clause::word_of,
     evaluator::{Checked, Evaluator},
     groups::{Group, Selector},
     horizon::MAX_STEPS,
@@ -11,6 +11,7 @@ use super::{
     value::Value,
 };
 use crate::{
+    clauses,
     diagnostic::Diagnostic,
     program::TrainSettings,
     source::Span,
@@ -18,32 +19,6 @@ use crate::{
 };
 use trainc_kernels::ir::Precision;
 use trainc_runtime::artifact::Duration;
-
-/// Clauses of `train`.
-pub(super) const CLAUSES: [&str; 19] = [
-    "model",
-    "data",
-    "loss",
-    "metric",
-    "optimizer",
-    "filter",
-    "schedule",
-    "steps",
-    "batch",
-    "precision",
-    "seed",
-    "evaluate",
-    "checkpoint",
-    "keep",
-    "clip",
-    "memory",
-    "freeze",
-    "group",
-    "private",
-];
-
-/// Clauses whose value `--set` may override.
-pub(super) const SETTABLE: [&str; 4] = ["steps", "batch", "precision", "seed"];
 
 /// A named definition with its arguments, as written in a clause.
 #[derive(Clone, Debug)]
@@ -81,6 +56,8 @@ pub(super) struct Plan {
     pub clip: Option<(f64, Span)>,
     /// What is not trained.
     pub frozen: Vec<Selector>,
+    /// Where the program says when to evaluate.
+    pub evaluate: Option<Span>,
     /// The guarantee asked for.
     pub private: Option<Private>,
     /// The rest; its horizon is found once the model is known.
@@ -122,6 +99,7 @@ pub(super) struct Draft {
     clip: Checked<Option<(f64, Span)>>,
     /// What is not trained.
     pub frozen: Checked<Vec<Selector>>,
+    evaluate: Option<Span>,
     /// The guarantee asked for.
     pub private: Checked<Option<Private>>,
     /// The rest, with defaults in place of what could not be read.
@@ -145,6 +123,7 @@ impl Draft {
             steps: self.steps.clone()?,
             clip: self.clip?,
             frozen: self.frozen.clone()?,
+            evaluate: self.evaluate,
             private: self.private.clone()?,
             settings: self.settled.map(|()| self.settings.clone())?,
         })
@@ -154,7 +133,7 @@ impl Draft {
 impl<'p> Evaluator<'p> {
     /// Reads the `train` block.
     pub(super) fn draft(&mut self, block: &ClauseBlock) -> Checked<Draft> {
-        self.known_clauses(block, "train", &CLAUSES, &["metric", "freeze", "group"]);
+        self.known_clauses(block, &clauses::TRAIN);
         self.open(None, None)?;
         let draft = self.read_draft(block);
         self.close();
@@ -186,6 +165,7 @@ impl<'p> Evaluator<'p> {
             steps,
             clip: self.clip(block),
             frozen: self.frozen(block),
+            evaluate: clause_of(block, "evaluate").map(|clause| clause.span),
             private,
             settings,
             settled,
@@ -210,15 +190,8 @@ impl<'p> Evaluator<'p> {
             None => {
                 let head = Span { end: (block.span.start + 5).min(block.span.end), ..block.span };
                 let error = Diagnostic::error("E0706", head, format!("`train` needs the clause `{keyword}`"));
-                let help = match keyword {
-                    "model" => "write for example `model Gpt(vocab = 256, depth = 6)`",
-                    "loss" => "write for example `loss cross_entropy(logits, next(tokens))`",
-                    "optimizer" => "write for example `optimizer adamw(weight_decay = 0.1)`",
-                    "schedule" => "write for example `schedule constant(3e-4)`",
-                    "steps" => "write for example `steps 2000`",
-                    _ => "write for example `batch 16`",
-                };
-                self.fail(error.label("missing here").help(help))
+                let example = clauses::TRAIN.clause(keyword).map_or(keyword, |clause| clause.example);
+                self.fail(error.label("missing here").help(format!("write for example `{example}`")))
             }
         }
     }
@@ -344,7 +317,7 @@ impl<'p> Evaluator<'p> {
         let batch = self.required(block, "batch").and_then(|clause| self.single(clause));
         let batch = batch.and_then(|expr| self.count(expr, "the batch", 1.0..=16_777_216.0));
         let seed =
-            self.optional(block, "seed", |this, expr| this.count(expr, "the seed", 0.0..=9_007_199_254_740_992.0));
+            self.optional(block, "seed", |this, expr| this.count(expr, "the seed", 0.0..=9_007_199_254_740_991.0));
         let precision = self.precision(block);
         let memory = self.optional(block, "memory", |this, expr| {
             let number = this.quantity(expr, "the memory budget", &[Unit::Bytes])?;
@@ -353,6 +326,8 @@ impl<'p> Evaluator<'p> {
         let evaluate = self.every(block, "evaluate", "batches");
         let checkpoint = self.every(block, "checkpoint", "keep");
         let keep = self.optional(block, "keep", |this, expr| this.count(expr, "the checkpoints kept", 1.0..=1e6));
+        let keep =
+            keep.and_then(|keep| self.one_keep(block, keep, checkpoint.as_ref().ok().and_then(|(_, kept)| *kept)));
         let settled = batch.and(seed).and(precision).and(memory).and(evaluate).and(checkpoint).and(keep).map(|_| ());
         let (evaluate_every, batches) = evaluate.unwrap_or((Duration::Steps(0), None));
         let (checkpoint_every, kept) = checkpoint.unwrap_or((Duration::Steps(0), None));
@@ -372,6 +347,18 @@ impl<'p> Evaluator<'p> {
         (settings, settled)
     }
 
+    /// How many checkpoints are kept is said in `keep` or in `checkpoint`.
+    fn one_keep(&mut self, block: &ClauseBlock, keep: Option<u64>, kept: Option<u32>) -> Checked<Option<u64>> {
+        match (keep, kept, clause_of(block, "keep"), clause_of(block, "checkpoint")) {
+            (Some(_), Some(_), Some(keep), Some(checkpoint)) => {
+                let error =
+                    Diagnostic::error("E0702", keep.span, "`keep` stands twice, in `train` and in `checkpoint`");
+                self.fail(error.also(checkpoint.span, "first here").help("remove one of the two"))
+            }
+            _ => Ok(keep),
+        }
+    }
+
     fn optional<T>(
         &mut self,
         block: &ClauseBlock,
@@ -386,14 +373,12 @@ impl<'p> Evaluator<'p> {
     /// `evaluate every 200 batches 20`, `checkpoint every 1 epochs keep 3`.
     fn every(&mut self, block: &ClauseBlock, keyword: &str, second: &str) -> Checked<(Duration, Option<u32>)> {
         let Some(clause) = clause_of(block, keyword) else { return Ok((Duration::Steps(0), None)) };
-        let expected = 2
-            * (usize::from(after(&clause.words, "every").is_some())
-                + usize::from(after(&clause.words, second).is_some()));
-        if clause.words.len() != expected || expected == 0 {
+        let [every, number] = self.options(clause, 0, ["every", second])?;
+        if every.is_none() && number.is_none() {
             return self.malformed(clause, "expected `every` and a number of steps or epochs");
         }
-        let every = after(&clause.words, "every").map(|expr| self.interval(block, expr)).transpose()?;
-        let number = match after(&clause.words, second) {
+        let every = every.map(|expr| self.interval(block, expr)).transpose()?;
+        let number = match number {
             Some(expr) => Some(self.count(expr, "this number", 1.0..=MAX_STEPS)? as u32),
             None => None,
         };

@@ -8,100 +8,13 @@ use super::expression::plain_expression;
 use super::stream::{Read, Tokens, comma, found, name, wrong_at};
 use super::token::{Kind, Symbol};
 use super::tree::{Clause, Word};
+use crate::clauses::Block;
 use crate::diagnostic::Diagnostic;
 use nom::Parser;
 
-/// The keywords of each block, by the word that opens it. They only separate clauses within a line; which clauses exist
-/// is the checker's knowledge.
-const KEYWORDS: &[(&str, &[&str])] = &[
-    (
-        "train",
-        &[
-            "model",
-            "data",
-            "loss",
-            "metric",
-            "optimizer",
-            "filter",
-            "schedule",
-            "steps",
-            "batch",
-            "precision",
-            "seed",
-            "evaluate",
-            "checkpoint",
-            "clip",
-            "memory",
-            "keep",
-            "sparsify",
-            "private",
-            "grow",
-            "rates",
-            "select",
-            "unlearn",
-            "finetune",
-            "freeze",
-            "accumulate",
-            "generate",
-            "group",
-        ],
-    ),
-    (
-        "data",
-        &[
-            "text",
-            "jsonl",
-            "csv",
-            "npy",
-            "npz",
-            "tokens",
-            "hash",
-            "tokenizer",
-            "split",
-            "shuffle",
-            "context",
-            "field",
-            "columns",
-            "input",
-            "target",
-            "header",
-            "scale",
-            "rows",
-        ],
-    ),
-    ("optimizer", &["group"]),
-    ("sparsify", &["weights", "activations", "from", "until", "every", "only", "except"]),
-    (
-        "private",
-        &[
-            "epsilon",
-            "delta",
-            "noise_multiplier",
-            "clip",
-            "sampling",
-            "accountant",
-            "records",
-            "rows",
-            "secure",
-            "filter",
-        ],
-    ),
-    ("grow", &["depth", "width", "init", "optimizer", "schedule"]),
-    ("rates", &["hessian", "groups", "every", "auto", "probe"]),
-    ("select", &["budget", "probe", "groups", "every", "by"]),
-    ("unlearn", &["forget", "retain", "by", "steps"]),
-    ("finetune", &["from", "freeze", "only", "rank"]),
-    ("generate", &["every", "prompt", "tokens", "temperature", "top"]),
-];
-
-/// The keywords of the block that `word` opens.
-pub(super) fn keywords(word: &str) -> &'static [&'static str] {
-    KEYWORDS.iter().find(|(opener, _)| *opener == word).map_or(&[], |(_, keywords)| keywords)
-}
-
 /// `{ clauses }`. A clause that cannot be read is reported and left out.
-pub(super) fn block<'a>(input: Tokens<'a>, keywords: &'static [&'static str]) -> Read<'a, Vec<Clause>> {
-    let mut inside = input.deeper()?.as_words(keywords).advance().skip_newlines();
+pub(super) fn block<'a>(input: Tokens<'a>, opener: &str) -> Read<'a, Vec<Clause>> {
+    let mut inside = input.deeper()?.as_words(Block::opened_by(opener)).advance().skip_newlines();
     let mut clauses = Vec::new();
     while !inside.at(Symbol::CloseBrace) && inside.kind() != Kind::End {
         inside = match clause(inside) {
@@ -131,7 +44,7 @@ fn clause(input: Tokens<'_>) -> Read<'_, Clause> {
     }
     let mut inside = None;
     if input.at(Symbol::OpenBrace) {
-        let (after, clauses) = block(input, keywords(&keyword.text))?;
+        let (after, clauses) = block(input, &keyword.text)?;
         (input, inside) = (after, Some(clauses));
     }
     Ok((input, Clause { keyword, words, block: inside, span: input.since(start) }))

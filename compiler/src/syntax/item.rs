@@ -1,6 +1,6 @@
 //! Items: what stands at the top of a file.
 
-use super::clause::{block, keywords};
+use super::clause::block;
 use super::expression::{enclosed, expression, plain_expression};
 use super::lex::unescape;
 use super::statement::{body, dims, end_of_statement, foreign_word, roles, tensor_type};
@@ -222,7 +222,7 @@ fn train(input: Tokens<'_>) -> Read<'_, ClauseBlock> {
 fn clauses<'a>(input: Tokens<'a>, kind: &'static str) -> Read<'a, Vec<super::tree::Clause>> {
     let input = to_brace(input);
     if input.at(Symbol::OpenBrace) {
-        return block(input, keywords(kind));
+        return block(input, kind);
     }
     let error = Diagnostic::error("E0112", input.span(), format!("this `{kind}` has no clauses"))
         .label(format!("expected `{{`, found {}", found(input)))

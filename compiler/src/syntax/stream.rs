@@ -3,6 +3,7 @@
 use super::limits::{self, MAX_NESTING};
 use super::token::{Kind, Reserved, Symbol, Token};
 use super::tree::Name;
+use crate::clauses::Block;
 use crate::diagnostic::Diagnostic;
 use crate::source::{FileId, Span};
 use nom::error::{ErrorKind, ParseError};
@@ -24,8 +25,8 @@ pub(super) struct Tokens<'a> {
     last_end: u32,
     /// How many levels stand around this.
     depth: u32,
-    /// Whether and with which keywords this is read as words of a clause.
-    words: Option<&'static [&'static str]>,
+    /// The block of whose clauses this is read as words, if it is.
+    words: Option<&'static Block>,
     /// Where errors go that do not end the parse.
     errors: &'a RefCell<Vec<Diagnostic>>,
 }
@@ -174,9 +175,9 @@ impl<'a> Tokens<'a> {
         Tokens { depth: outer.depth, words: outer.words, ..self }
     }
 
-    /// Reading words of a clause in a block with these keywords.
-    pub fn as_words(self, keywords: &'static [&'static str]) -> Self {
-        Tokens { words: Some(keywords), ..self }
+    /// Reading words of a clause in a block.
+    pub fn as_words(self, block: &'static Block) -> Self {
+        Tokens { words: Some(block), ..self }
     }
 
     /// Reading plain expressions again.
@@ -186,7 +187,7 @@ impl<'a> Tokens<'a> {
 
     /// Whether a name begins a clause of the enclosing block.
     pub fn is_keyword(self, word: &str) -> bool {
-        self.words.is_some_and(|keywords| keywords.contains(&word))
+        self.words.is_some_and(|block| block.clause(word).is_some())
     }
 
     /// Whether a name that comes next behind a value is out of place; `role` and `as` go on with the statement.

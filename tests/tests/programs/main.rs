@@ -25,4 +25,5 @@ mod saturation;
 mod schedules;
 mod torch;
 mod traffic;
+mod words;
 mod workloads;

@@ -11,21 +11,18 @@ mod entries;
 mod noise;
 
 use super::{
-    clause::word_of,
+    clause::{span_of, word_of},
     evaluator::{Checked, Evaluator},
     groups::Selector,
     train::{Use, clause_of},
 };
 use crate::{
+    clauses,
     diagnostic::Diagnostic,
     source::Span,
     syntax::tree::{Clause, ClauseBlock, DefinitionKind, Expr, ExprKind, Unit, Word},
 };
 use trainc_runtime::privacy::Accountant;
-
-/// Clauses of `private`.
-const CLAUSES: [&str; 10] =
-    ["epsilon", "delta", "noise_multiplier", "clip", "sampling", "accountant", "records", "rows", "secure", "filter"];
 
 /// The `private` clause, read.
 #[derive(Clone, Debug)]
@@ -95,7 +92,7 @@ impl Evaluator<'_> {
         let Some(clause) = clause_of(train, "private") else { return Ok(None) };
         let Some(clauses) = &clause.block else { return self.malformed(clause, "expected `{ ... }`") };
         let block = ClauseBlock { name: None, clauses: clauses.clone(), span: clause.span };
-        self.known_clauses(&block, "private", &CLAUSES, &[]);
+        self.known_clauses(&block, &clauses::PRIVATE);
         let positive = |this: &mut Self, word: &str| this.positive(&block, word);
         let (epsilon, delta) = (positive(self, "epsilon"), positive(self, "delta"));
         let noise_multiplier = positive(self, "noise_multiplier");
@@ -211,6 +208,7 @@ impl Evaluator<'_> {
 
     fn sampling(&mut self, block: &ClauseBlock) -> Checked<Sampling> {
         let Some(clause) = clause_of(block, "sampling") else { return Ok(Sampling::Poisson) };
+        self.no_more(clause, 1)?;
         let span = clause.words.first().map_or(clause.keyword.span, |word| span_of(word).unwrap_or(clause.span));
         match clause.words.first().and_then(word_of) {
             Some("poisson") => Ok(Sampling::Poisson),
@@ -236,6 +234,7 @@ impl Evaluator<'_> {
 
     fn accountant(&mut self, block: &ClauseBlock) -> Checked<Accountant> {
         let Some(clause) = clause_of(block, "accountant") else { return Ok(Accountant::Pld) };
+        self.no_more(clause, 1)?;
         match clause.words.first().and_then(word_of) {
             Some("pld") => Ok(Accountant::Pld),
             Some("rdp") => Ok(Accountant::Rdp),
@@ -265,12 +264,5 @@ impl Evaluator<'_> {
             .label("the training data are private")
             .note("the training loss is still reported: it is not covered by the guarantee, keep it to yourself");
         self.report(warning);
-    }
-}
-
-fn span_of(word: &Word) -> Option<Span> {
-    match word {
-        Word::Value(expr) => Some(expr.span),
-        _ => None,
     }
 }

@@ -19,3 +19,4 @@ pub mod schedule;
 pub mod source;
 mod stack;
 pub mod syntax;
+pub mod visible;

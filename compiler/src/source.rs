@@ -39,12 +39,25 @@ pub struct SourceFile {
     pub name: String,
     /// The text.
     pub text: String,
+    /// Where its lines begin, so that a place is found without reading the file.
+    lines: Vec<u32>,
+}
+
+impl SourceFile {
+    /// Number (from 1) and first byte of the line that a byte belongs to.
+    pub fn line_at(&self, offset: u32) -> (usize, usize) {
+        let line = self.lines.partition_point(|&begin| begin <= offset);
+        (line, self.lines[line - 1] as usize)
+    }
 }
 
 impl SourceMap {
     /// Adds a text.
     pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) -> FileId {
-        self.files.push(SourceFile { name: name.into(), text: text.into() });
+        let text = text.into();
+        let begins = text.match_indices('\n').map(|(newline, _)| newline as u32 + 1);
+        let lines = std::iter::once(0).chain(begins).collect();
+        self.files.push(SourceFile { name: name.into(), text, lines });
         FileId(self.files.len() as u32 - 1)
     }
 
@@ -74,9 +87,8 @@ impl SourceMap {
 
     /// Line and column (both from 1, columns in characters) of a position.
     pub fn line_column(&self, file: FileId, offset: u32) -> (usize, usize) {
-        let before = &self.file(file).text[..offset as usize];
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let (line, begin) = self.file(file).line_at(offset);
+        (line, self.file(file).text[begin..offset as usize].chars().count() + 1)
     }
 
     /// All files, in order of addition.

@@ -165,7 +165,9 @@ impl<'p> Evaluator<'p> {
         let known = self.diagnostics.iter().any(|earlier| place(earlier) == place(&finding));
         let import = |finding: &Diagnostic| finding.suggestion.as_ref().is_some_and(|mend| mend.message == ADD_IMPORT);
         let known = known || (import(&finding) && self.diagnostics.iter().any(import));
-        if self.diagnostics.len() < MAX_ERRORS && !known {
+        // Warnings must not take the places of errors.
+        let alike = self.diagnostics.iter().filter(|earlier| earlier.severity == finding.severity).count();
+        if alike < MAX_ERRORS && !known {
             self.diagnostics.push(finding);
         }
     }

@@ -188,7 +188,13 @@ impl Loader<'_> {
             Err(error) => self.errors.push(error),
             Ok(file) => {
                 let file = self.known_file(file);
-                if open.contains(&file) || open.len() > MAX_IMPORTS {
+                if open.len() > MAX_IMPORTS && !open.contains(&file) {
+                    self.errors.push(
+                        Diagnostic::error("E0110", span, format!("\"{path}\" is imported through too many files"))
+                            .label(format!("more than {MAX_IMPORTS} imports lead here, one from the other"))
+                            .help("import it from the program itself"),
+                    );
+                } else if open.contains(&file) {
                     self.errors.push(
                         Diagnostic::error("E0206", span, format!("\"{path}\" imports itself"))
                             .label("this closes a circle of imports")

@@ -58,6 +58,7 @@ use crate::{
     program::Program,
     source::{FileId, SourceMap, Span},
     stack::with_large_stack,
+    syntax,
 };
 use evaluator::{Checked, Evaluator, Failed};
 use library::Library;
@@ -93,6 +94,14 @@ pub fn import_failed(span: Span, path: &str, reason: &str) -> Diagnostic {
         .help("correct the path, or remove the import")
 }
 
+/// The diagnostic for an import that lies where the program may not read.
+pub fn import_refused(span: Span, path: &str, folder: &str) -> Diagnostic {
+    Diagnostic::error("E0205", span, format!("cannot import \"{path}\""))
+        .label(format!("this lies outside of the program's folder, {folder}"))
+        .note("a program imports files of its own folder and below, links followed")
+        .help("say `--allow-import DIR` to let it import from another folder")
+}
+
 /// Checks a program and builds its graphs. `settings` override constants, and the clauses `steps`, `batch`, `precision` and
 /// `seed`, which need not be there.
 ///
@@ -116,7 +125,10 @@ fn check_here(
         errors = library.apply_settings(sources.map(), settings);
     }
     let counter = sources.record_counter();
-    if errors.is_empty() { build(&library, sources.map(), root, &*counter) } else { Err(errors) }
+    match errors.is_empty() {
+        true => build(&library, sources.map(), root, &*counter),
+        false => Err(syntax::first_errors(errors)),
+    }
 }
 
 /// All findings of a program, warnings included.

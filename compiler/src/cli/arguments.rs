@@ -51,6 +51,9 @@ pub struct Program {
     /// Where relative paths of the data start (default: the folder of the file)
     #[arg(long, value_name = "DIR")]
     pub base: Option<PathBuf>,
+    /// Another folder than the program's own that it may import files from
+    #[arg(long, value_name = "DIR")]
+    pub allow_import: Vec<PathBuf>,
 }
 
 impl Program {

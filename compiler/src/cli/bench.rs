@@ -36,15 +36,15 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
     let per_second = |amount: u64| amount as f64 / middle * 1e3;
     let flops = per_second(manifest.train.flops_per_step);
     let of_bf16 = ceilings.bf16_flops.map_or(String::new(), |peak| format!(", {:.1}% of bf16", 100.0 * flops / peak));
-    print!("{}", profile::render(&profile));
-    println!(
+    output::text(format_args!("{}", profile::render(&profile)));
+    output::line(format_args!(
         "ceilings of {} threads: f32 {:.1} GFLOP/s, bf16 {}, triad {:.1} GB/s; first step after {first_step:.2} s",
         session.device().threads(),
         ceilings.f32_flops / 1e9,
         ceilings.bf16_flops.map_or("none".into(), |peak| format!("{:.1} GFLOP/s", peak / 1e9)),
         ceilings.triad_bytes / 1e9,
-    );
-    println!(
+    ));
+    output::line(format_args!(
         "{}: step {middle:.2} ms (min {least:.2}, max {most:.2}), {} {}/s, {:.1} GFLOP/s ({:.1}% of f32{of_bf16}), \
          arena {}, process {}, loss {loss:.5}",
         manifest.name,
@@ -54,7 +54,7 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
         100.0 * flops / ceilings.f32_flops,
         output::bytes(manifest.arena_bytes),
         peak_bytes.map_or("unknown".into(), output::bytes),
-    );
+    ));
     if let Some(path) = &arguments.trace {
         std::fs::write(path, profile::trace(&session).to_string())
             .map_err(|error| Failure::run(format!("cannot write {}: {error}", path.display())))?;

@@ -24,7 +24,7 @@ pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-    eprintln!("wrote {} ({})", path.display(), output::bytes(size));
+    output::note(format_args!("wrote {} ({})", path.display(), output::bytes(size)));
     if arguments.json {
         output::json(&compilation.summary());
     }
@@ -37,16 +37,16 @@ fn default_output(arguments: &Compile) -> PathBuf {
 
 fn emit(compilation: &Compilation, form: Emit, isa: Isa, caches: Caches) -> Result<(), Failure> {
     match form {
-        Emit::Graph => print!("{}", compilation.program.step),
+        Emit::Graph => output::text(format_args!("{}", compilation.program.step)),
         Emit::Rewrites => {
             for (name, rewritten) in &compilation.entries {
-                println!("// {name}\n{}", rewritten.graph);
+                output::line(format_args!("// {name}\n{}", rewritten.graph));
                 output::json(&rewritten.report);
             }
         }
         Emit::Kernels => {
             for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
-                println!("// kernel {number}: {}\n{kernel:#?}\n", kernel.label);
+                output::line(format_args!("// kernel {number}: {}\n{kernel:#?}\n", kernel.label));
             }
         }
         Emit::Mlir => print_kernels(compilation, mlir(&compilation.plan.kernels, isa, caches))?,
@@ -66,9 +66,9 @@ fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
     let compiled =
         trainc_kernels::compile(&compilation.plan.kernels, isa, &Generator::start(), &options).map_err(Failure::run)?;
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
-        println!("// k{number}: {}", kernel.label);
+        output::line(format_args!("// k{number}: {}", kernel.label));
     }
-    compiled.objects.iter().for_each(|object| print!("{}", String::from_utf8_lossy(object)));
+    compiled.objects.iter().for_each(|object| output::text(format_args!("{}", String::from_utf8_lossy(object))));
     Ok(())
 }
 
@@ -86,7 +86,7 @@ fn mlir(kernels: &[Kernel], isa: Isa, caches: Caches) -> Result<Vec<String>, Cod
 fn print_kernels(compilation: &Compilation, texts: Result<Vec<String>, CodegenError>) -> Result<(), Failure> {
     let texts = texts.map_err(Failure::run)?;
     for (number, (kernel, text)) in compilation.plan.kernels.iter().zip(texts).enumerate() {
-        println!("// kernel {number}: {}\n{text}", kernel.label);
+        output::line(format_args!("// kernel {number}: {}\n{text}", kernel.label));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ pub fn explain(arguments: &Explain) -> Result<(), Failure> {
     let (compilation, map, _) = sources::compile(&arguments.program)?;
     let graph = &compilation.program.step;
     let Some(pattern) = &arguments.node else {
-        print!("{}{}", overview(graph, &compilation.options), storing(&compilation));
+        output::text(format_args!("{}{}", overview(graph, &compilation.options), storing(&compilation)));
         return Ok(());
     };
     let explained = rewrite::explain(graph, &compilation.options, pattern);
@@ -25,9 +25,9 @@ pub fn explain(arguments: &Explain) -> Result<(), Failure> {
         )));
     }
     for explanation in &explained {
-        print!("{}{}", story(explanation, &map), ways(&explanation.alternatives));
+        output::text(format_args!("{}{}", story(explanation, &map), ways(&explanation.alternatives)));
     }
-    print!("{}", storing(&compilation));
+    output::text(format_args!("{}", storing(&compilation)));
     Ok(())
 }
 

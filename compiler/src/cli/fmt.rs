@@ -1,6 +1,6 @@
 //! `trainc fmt`.
 
-use super::{arguments::Fmt, failure::Failure};
+use super::{arguments::Fmt, failure::Failure, output};
 use std::path::Path;
 use trainc::{source::SourceMap, syntax};
 
@@ -17,7 +17,7 @@ pub fn fmt(arguments: &Fmt) -> Result<(), Failure> {
             (true, _) => {}
             (false, true) if before != after => write(path, &after)?,
             (false, true) => {}
-            (false, false) => print!("{after}"),
+            (false, false) => output::raw(after),
         }
     }
     if unformatted.is_empty() {

@@ -1,6 +1,6 @@
 //! `trainc generate`.
 
-use super::{arguments::Generate, failure::Failure, run};
+use super::{arguments::Generate, failure::Failure, output, run};
 use trainc_runtime::GenerateOptions;
 
 /// Prints the prompt and how the model goes on.
@@ -14,6 +14,6 @@ pub fn generate(arguments: &Generate) -> Result<(), Failure> {
     };
     let text = session.generate(&arguments.prompt, &options).map_err(|error| run::of_session(error, &session))?;
     run::warn_of_changed_data(&session);
-    println!("{}{text}", arguments.prompt);
+    output::raw(format_args!("{}{text}\n", arguments.prompt));
     Ok(())
 }

@@ -22,9 +22,9 @@ pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     } else {
         Artifact::read(&arguments.path).map_err(|error| run::of_runtime(error.into()))?
     };
-    print!("{}{}", describe(&artifact), device_code::tables(&artifact));
+    output::text(format_args!("{}{}", describe(&artifact), device_code::tables(&artifact)));
     if arguments.path.is_dir() {
-        print!("{}", checkpoints(arguments)?);
+        output::text(format_args!("{}", checkpoints(arguments)?));
     }
     if arguments.json {
         output::json(&facts(&artifact));

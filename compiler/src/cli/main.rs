@@ -33,7 +33,9 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // A reader that goes away (`trainc plan F | head`) ends the process quietly instead of as a panic. Training outlives it.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    match dispatch(Arguments::parse().command) {
+    let command = Arguments::parse().command;
+    let is_training = matches!(command, Command::Run(_) | Command::Resume(_));
+    match dispatch(command).and_then(|()| if is_training { Ok(()) } else { all_is_said() }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
@@ -56,6 +58,14 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bench(arguments) => with_diagnostics(arguments.json, bench::bench(&arguments)),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Privacy(arguments) => privacy::privacy(&arguments),
+    }
+}
+
+/// A command that has nothing but its output has failed without it.
+fn all_is_said() -> Result<(), Failure> {
+    match output::lost() {
+        Some(reason) => Err(Failure::run(format!("the output cannot be written: {reason}"))),
+        None => Ok(()),
     }
 }
 

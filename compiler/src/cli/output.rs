@@ -5,32 +5,52 @@ use serde::Serialize;
 use std::{
     fmt::Display,
     io::{self, Write},
+    sync::OnceLock,
 };
 use trainc::{
     diagnostic::{self, Diagnostic},
     source::SourceMap,
+    visible::visible,
 };
 
-// What cannot be written is not: a full pipe or a closed terminal is not worth a panic, and ends no training.
+// What cannot be written is not: a full disk or a closed terminal is not worth a panic, and ends no training. Commands
+// that have nothing but their output look at [`lost`] when they are done.
 
-/// Writes text to standard output as it is.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// Writes a report to standard output.
 pub fn text(text: impl Display) {
-    let _ = write!(io::stdout(), "{text}");
+    raw(visible(&text.to_string()));
 }
 
 /// Writes a line to standard output.
 pub fn line(text: impl Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    raw(visible(&format!("{text}\n")));
 }
 
-/// Writes text to standard error as it is.
+/// Writes what is not for people, or what a person asked for as it is, to standard output.
+pub fn raw(text: impl Display) {
+    if let Err(error) = write!(io::stdout(), "{text}") {
+        let _ = LOST.set(error.to_string());
+    }
+}
+
+/// Why something could not be written to standard output, if something could not.
+pub fn lost() -> Option<&'static str> {
+    if let Err(error) = io::stdout().flush() {
+        let _ = LOST.set(error.to_string());
+    }
+    LOST.get().map(String::as_str)
+}
+
+/// Writes rendered diagnostics, which may have colours, to standard error.
 pub fn complaint(text: impl Display) {
     let _ = write!(io::stderr(), "{text}");
 }
 
 /// Writes a line to standard error.
 pub fn note(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = write!(io::stderr(), "{}", visible(&format!("{text}\n")));
 }
 
 /// From here on, a reader that goes away (`trainc run F | head`) ends the printing and not the process.
@@ -49,7 +69,7 @@ pub fn render(map: &SourceMap, diagnostics: &[Diagnostic]) -> String {
 
 /// Writes one JSON object as a line to standard output.
 pub fn json(value: &impl Serialize) {
-    line(serde_json::to_string(value).expect("plain data serialises"));
+    raw(serde_json::to_string(value).expect("plain data serialises") + "\n");
 }
 
 /// `1234567` as `1.23 M`, with a unit of thousands.

@@ -18,7 +18,7 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
     };
     if target == trainc_kernels::Target::Cuda {
         let plan = device_plan::DevicePlan::new(&compilation, entry, isas[0])?;
-        print!("{}\n{}{}", plan.table(), totals(&compilation, entry), plan.totals());
+        output::text(format_args!("{}\n{}{}", plan.table(), totals(&compilation, entry), plan.totals()));
         if arguments.json {
             let mut facts = facts(&compilation, entry);
             facts["device"] = plan.json();
@@ -26,7 +26,7 @@ pub fn plan(arguments: &Plan) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    print!("{}\n{}", launches(&compilation, entry), totals(&compilation, entry));
+    output::text(format_args!("{}\n{}", launches(&compilation, entry), totals(&compilation, entry)));
     if arguments.json {
         output::json(&facts(&compilation, entry));
     }

@@ -17,9 +17,9 @@ const POINTS: u64 = 48;
 /// Computes whichever of epsilon, noise multiplier and steps is missing, and prints the guarantee.
 pub fn privacy(arguments: &Privacy) -> Result<(), Failure> {
     let guarantee = solve(arguments)?;
-    print!("{}", guarantee.report());
+    output::text(format_args!("{}", guarantee.report()));
     if let Some(warning) = guarantee.warning() {
-        eprintln!("warning: {warning}");
+        output::note(format_args!("warning: {warning}"));
     }
     if let Some(path) = &arguments.plot {
         guarantee.plot(path)?;

@@ -57,7 +57,7 @@ pub fn resume(arguments: &Resume) -> Result<(), Failure> {
     if let Some(summary) = directory.finished(&session) {
         say_finished(&session, &arguments.directory);
         if arguments.json {
-            output::line(summary.to_line());
+            output::raw(summary.to_line() + "\n");
         }
         return Ok(());
     }

@@ -8,9 +8,10 @@ use trainc::{
     diagnostic::Diagnostic,
     program::Program,
     source::{FileId, SourceMap, Span},
+    visible::visible,
 };
 use trainc_kernels::Target;
-use trainc_runtime::data::Data;
+use trainc_runtime::{data::Data, files};
 
 /// Files read so far.
 #[derive(Default)]
@@ -20,7 +21,12 @@ pub struct FileSources {
     paths: Vec<Option<PathBuf>>,
     /// Where relative paths of the program's data start.
     base: PathBuf,
+    /// Folders that imports may come from, as they are written and without links.
+    importable: Vec<(PathBuf, PathBuf)>,
 }
+
+/// Most bytes of a file that is looked at: more than a program may have, so that it is told how large it may be.
+const MAX_SOURCE_BYTES: u64 = 64 << 20;
 
 /// Why a file is no source.
 enum Unread {
@@ -31,10 +37,25 @@ enum Unread {
 }
 
 impl FileSources {
+    /// For a program file and what else it may import from.
+    fn new(arguments: &arguments::Program) -> Result<Self, Failure> {
+        let folder = arguments.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut sources = FileSources { base: arguments.base(), ..FileSources::default() };
+        // A program whose folder cannot be found cannot be read either, and that is said then.
+        sources.importable.extend(folder.canonicalize().ok().map(|real| (folder.to_path_buf(), real)));
+        for folder in &arguments.allow_import {
+            let real = folder.canonicalize();
+            let real =
+                real.map_err(|error| Failure::misuse(format!("--allow-import {}: {error}", folder.display())))?;
+            sources.importable.push((folder.clone(), real));
+        }
+        Ok(sources)
+    }
+
     fn read(&mut self, path: &Path) -> Result<FileId, Unread> {
-        let bytes =
-            std::fs::read(path).map_err(|error| Unread::Missing(format!("cannot read {}: {error}", path.display())))?;
-        let file = self.map.add_bytes(path.display().to_string(), &bytes).map_err(Unread::NotText)?;
+        let bytes = files::read(path, MAX_SOURCE_BYTES)
+            .map_err(|error| Unread::Missing(format!("cannot read {}: {error}", path.display())))?;
+        let file = self.map.add_bytes(visible(&path.display().to_string()), &bytes).map_err(Unread::NotText)?;
         self.remember(file, path);
         Ok(file)
     }
@@ -53,7 +74,13 @@ impl Sources for FileSources {
     fn load(&mut self, path: &str, from: FileId, span: Span) -> Result<FileId, Diagnostic> {
         let importer = self.paths.get(from.0 as usize).cloned().flatten();
         let folder = importer.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-        self.read(&folder.join(path)).map_err(|unread| match unread {
+        let path_there = folder.join(path);
+        let may_import = |real: PathBuf| self.importable.iter().any(|(_, folder)| real.starts_with(folder));
+        if path_there.canonicalize().is_ok_and(|real| !may_import(real)) {
+            let own = self.importable.first().map_or(String::new(), |(folder, _)| folder.display().to_string());
+            return Err(check::import_refused(span, path, &own));
+        }
+        self.read(&path_there).map_err(|unread| match unread {
             Unread::Missing(reason) => check::import_failed(span, path, &reason),
             Unread::NotText(diagnostic) => *diagnostic,
         })
@@ -83,7 +110,7 @@ pub struct Loaded {
 /// [`Failure::Misuse`] if the file cannot be read, [`Failure::Program`] if it is wrong.
 pub fn load(arguments: &arguments::Program) -> Result<Loaded, Failure> {
     let settings = settings(&arguments.set)?;
-    let mut sources = FileSources { base: arguments.base(), ..FileSources::default() };
+    let mut sources = FileSources::new(arguments)?;
     let root = sources.read(&arguments.file).map_err(|unread| match unread {
         Unread::Missing(reason) => Failure::Misuse(reason),
         Unread::NotText(diagnostic) => Failure::diagnosed(&sources.map, &[*diagnostic]),

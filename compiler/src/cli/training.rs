@@ -12,7 +12,7 @@ pub fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Res
     terminal.finish(matches!(outcome, Ok(Outcome::Finished(_))));
     let outcome = outcome.map_err(|error| with_what_is_safe(of_session(error, session), directory))?;
     if json {
-        output::line(outcome.summary().to_line());
+        output::raw(outcome.summary().to_line() + "\n");
     }
     match outcome {
         Outcome::Finished(_) => Ok(()),

@@ -2,6 +2,7 @@
 
 use super::{Diagnostic, Severity, Suggestion};
 use crate::source::{SourceMap, Span};
+use crate::visible::{visible, visible_in_place};
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use serde::Serialize;
 use std::ops::Range;
@@ -13,7 +14,16 @@ const WIDTH: usize = 120;
 /// set the parts off.
 pub fn render(sources: &SourceMap, diagnostics: &[Diagnostic], color: bool) -> String {
     let renderer = if color { Renderer::styled() } else { Renderer::plain() }.term_width(WIDTH);
-    diagnostics.iter().map(|diagnostic| render_one(sources, diagnostic, &renderer) + "\n\n").collect()
+    diagnostics.iter().map(|diagnostic| render_one(sources, &shown(diagnostic), &renderer) + "\n\n").collect()
+}
+
+/// The diagnostic with words that a terminal only shows.
+fn shown(diagnostic: &Diagnostic) -> Diagnostic {
+    let mut shown = diagnostic.clone();
+    let words = shown.labels.iter_mut().map(|label| &mut label.text).chain(&mut shown.notes);
+    let words = words.chain(shown.suggestion.iter_mut().map(|suggestion| &mut suggestion.message));
+    words.chain([&mut shown.message]).for_each(|text| *text = visible(text).into_owned());
+    shown
 }
 
 fn render_one(sources: &SourceMap, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
@@ -55,14 +65,17 @@ fn places<'a>(
             let text = (!label.text.is_empty()).then_some(label.text.as_str());
             kind.span(window.range(label.span)).label(text)
         });
-        Snippet::source(window.text).path(window.name).line_start(window.first_line).annotations(annotations)
+        Snippet::source(visible_in_place(window.text))
+            .path(window.name)
+            .line_start(window.first_line)
+            .annotations(annotations)
     };
     files.into_iter().map(snippet).collect()
 }
 
 fn patch<'a>(sources: &'a SourceMap, span: Span, text: &'a str) -> Snippet<'a, Patch<'a>> {
     let window = Window::around(sources, [span]);
-    Snippet::source(window.text)
+    Snippet::source(visible_in_place(window.text))
         .path(window.name)
         .line_start(window.first_line)
         .patch(Patch::new(window.range(span), text))
@@ -84,9 +97,8 @@ impl<'a> Window<'a> {
         let text = file.text.as_str();
         let first = floor_boundary(text, first);
         let last = floor_boundary(text, last);
-        let start = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
+        let (first_line, start) = file.line_at(first as u32);
         let end = text[last..].find('\n').map_or(text.len(), |newline| last + newline);
-        let first_line = text[..start].matches('\n').count() + 1;
         Window { name: &file.name, text: &text[start..end], start, first_line }
     }
 

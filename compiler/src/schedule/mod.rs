@@ -48,6 +48,7 @@ use crate::{
 use arena::Placement;
 use dag::{Choices, Dag, Tensor};
 use instantiate::{Calls, Kernels, Place};
+use order::Grouping;
 use std::{collections::BTreeMap, fmt};
 use trainc_kernels::{
     Target,
@@ -108,6 +109,15 @@ pub enum ScheduleError {
         /// The entry.
         entry: String,
     },
+    /// The instances of repeats are more launches than a plan may hold.
+    TooManyLaunches {
+        /// The entry.
+        entry: String,
+        /// How many it would have.
+        launches: u64,
+        /// The largest number of instances.
+        instances: u64,
+    },
     /// A kernel breaks a rule of the kernel IR: the graph has something that the schedule cannot express.
     Malformed {
         /// The kernel.
@@ -126,12 +136,20 @@ impl fmt::Display for ScheduleError {
                 needed.saturating_sub(*budget)
             ),
             ScheduleError::Cyclic { entry } => write!(formatter, "repeats of `{entry}` wait for each other"),
+            ScheduleError::TooManyLaunches { entry, launches, instances } => write!(
+                formatter,
+                "`{entry}` would be {launches} launches of kernels, more than the {MAX_LAUNCHES} that a plan may hold: a repeat counts \
+                 {instances} instances. Make it shorter"
+            ),
             ScheduleError::Malformed { label, reason } => write!(formatter, "kernel `{label}`: {reason}"),
         }
     }
 }
 
 impl std::error::Error for ScheduleError {}
+
+/// Most launches of an entry: a plan lists them all, and so does the artifact. A repeat of 5000 layers fits.
+pub const MAX_LAUNCHES: u64 = 1 << 18;
 
 /// Plans a program.
 ///
@@ -198,11 +216,29 @@ fn entry(name: &str, graph: &Graph, mut choices: Choices, kernels: &mut Kernels)
         sink::sink(&values, &mut regions);
         match group::group(&values, &regions) {
             Ok(grouping) => {
+                within_launches(name, &dag, &regions, &grouping)?;
                 let calls = instantiate::instantiate(&values, &regions, &grouping, kernels);
                 return Ok(Scheduled { calls, regions, recomputed: choices.recomputed, dag });
             }
             Err(conflicts) => choices.give_way(conflicts),
         }
+    }
+}
+
+/// Refuses an entry before its instances are written out.
+fn within_launches(
+    name: &str,
+    dag: &Dag,
+    regions: &regions::Regions,
+    grouping: &Grouping,
+) -> Result<(), ScheduleError> {
+    let count = |region: &regions::Region| dag.scopes[region.scope].count;
+    let launches =
+        regions.list.iter().zip(grouping.kernels()).map(|(region, kernels)| kernels as u64 * count(region)).sum();
+    let instances = regions.list.iter().map(count).max().unwrap_or(1);
+    match launches <= MAX_LAUNCHES {
+        true => Ok(()),
+        false => Err(ScheduleError::TooManyLaunches { entry: name.into(), launches, instances }),
     }
 }
 

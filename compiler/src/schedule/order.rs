@@ -27,6 +27,14 @@ pub(super) struct Grouping {
     pub order: Vec<Vec<Step>>,
 }
 
+impl Grouping {
+    /// By region, how many kernels an instance launches.
+    pub fn kernels(&self) -> impl Iterator<Item = usize> {
+        let launched = |step: &Step| if let Step::Kernels(kernels) = step { kernels.len() } else { 0 };
+        self.order.iter().map(move |steps| steps.iter().map(launched).sum())
+    }
+}
+
 /// Orders finished groups. If some tensors cannot be updated in place, says which.
 pub(super) fn order(fusion: &Fusion) -> Result<Grouping, Conflicts> {
     Ordering::new(fusion).finish(fusion)

@@ -68,7 +68,7 @@ pub(super) fn collect(errors: &mut Vec<Diagnostic>, error: Diagnostic) {
 }
 
 /// The first [`MAX_ERRORS`] in order of place, the last of them saying how many were left out.
-pub(super) fn first_errors(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
+pub fn first_errors(mut errors: Vec<Diagnostic>) -> Vec<Diagnostic> {
     errors.sort_by_key(|error| (error.labels[0].span, error.id));
     errors.dedup_by_key(|error| (error.labels[0].span, error.id));
     let hidden = errors.len().saturating_sub(MAX_ERRORS);

@@ -29,7 +29,9 @@ use std::cell::RefCell;
 
 pub use decode::decode;
 pub use format::format;
-pub use limits::{MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_TOKENS};
+pub use limits::{
+    MAX_ERRORS, MAX_EXPRESSION_HEIGHT, MAX_FILE_BYTES, MAX_IDENTIFIER_BYTES, MAX_NESTING, MAX_TOKENS, first_errors,
+};
 
 /// What a text turned out to be.
 #[derive(Clone, Debug, Default)]

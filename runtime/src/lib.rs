@@ -66,6 +66,7 @@ pub mod privacy;
 pub mod report;
 mod run_directory;
 mod session;
+pub mod threads;
 mod train;
 
 pub use error::{Error, Result};

@@ -252,6 +252,7 @@ fn training(draw: &mut Draw) -> String {
         "    filter lowpass(order = 2)\n",
         "    filter kalman(kappa = 0.6)\n",
         "    filter kalman(kappa = 0.5, gamma = 1)\n",
+        "    filter kalman(kappa = 0.7, gamma = -1)\n",
     ]);
     format!("    optimizer {optimizer}\n    schedule {schedule}\n{clip}{filter}    steps 10  batch {batch}  seed 3\n")
 }

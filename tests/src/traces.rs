@@ -1,5 +1,6 @@
-//! Recorded runs of private training (`golden/privacy/dp_golden.json`): two convex problems of four samples and three
-//! parameters, made by an independent implementation in f64. Each becomes a whole private program whose noise is the recorded one.
+//! Recorded runs of private training (`golden/privacy/dp_golden.json`, and `dp_disk.json` for filters that look back): two convex
+//! problems of four samples and three parameters, made by independent implementations in f64. Each becomes a whole private
+//! program whose noise is the recorded one.
 
 use crate::program::{check, floats, read};
 use serde_json::Value as Json;
@@ -52,24 +53,33 @@ filter kalman_with_gain(kappa, gamma, gain) {
 }
 ";
 
-/// The file with all recorded runs.
-pub struct Recorded(Json);
+/// The files with recorded runs.
+const FILES: [&str; 2] = ["dp_golden.json", "dp_disk.json"];
+
+/// All recorded runs.
+pub struct Recorded(Vec<Json>);
 
 impl Recorded {
-    /// Reads the file.
+    /// Reads the files.
     pub fn read() -> Self {
-        Recorded(serde_json::from_str(&read("tests/golden/privacy/dp_golden.json")).expect("the file is well formed"))
+        let text = |file| read(&format!("tests/golden/privacy/{file}"));
+        Recorded(FILES.map(|file| serde_json::from_str(&text(file)).expect("the file is well formed")).into())
     }
 
-    /// All runs, in the order of the file.
+    /// All runs, in the order of the files.
     pub fn traces(&self) -> Vec<Trace<'_>> {
-        let data = &self.0["data"];
-        let mut traces = Vec::new();
-        for problem in array(&self.0["problems"]) {
-            traces.extend(array(&problem["traces"]).iter().map(|trace| Trace { data, problem, trace }));
-        }
-        traces
+        self.0.iter().flat_map(traces_of).collect()
     }
+}
+
+/// The runs of a file.
+fn traces_of(file: &Json) -> Vec<Trace<'_>> {
+    let mut traces = Vec::new();
+    for problem in array(&file["problems"]) {
+        let trace = |trace| Trace { data: &file["data"], problem, trace };
+        traces.extend(array(&problem["traces"]).iter().map(trace));
+    }
+    traces
 }
 
 /// One of the recorded runs.

@@ -5,9 +5,15 @@ use std::{
     io::{BufWriter, stdin, stdout},
     process::ExitCode,
 };
-use trainc::protocol::{self, Answer, Request};
+use trainc::{
+    exhausted::OrEnd,
+    protocol::{self, Answer, Request},
+};
 use trainc_kernels::{Backend, CodegenError};
 use trainc_llvm::Llvm;
+
+#[global_allocator]
+static ALLOCATOR: OrEnd = OrEnd;
 
 fn main() -> ExitCode {
     if std::env::args_os().len() > 1 {
@@ -17,7 +23,7 @@ fn main() -> ExitCode {
     // Who is killed while this one works wants no answer any more.
     // SAFETY: a setting of this process; it takes no pointers.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    match protocol::write_answer(&mut BufWriter::new(stdout().lock()), &answer()) {
+    match protocol::write_answer(&mut BufWriter::new(stdout()), answer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the answer cannot be written: {error}");

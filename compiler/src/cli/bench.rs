@@ -36,7 +36,7 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
     let per_second = |amount: u64| amount as f64 / middle * 1e3;
     let flops = per_second(manifest.train.flops_per_step);
     let of_bf16 = ceilings.bf16_flops.map_or(String::new(), |peak| format!(", {:.1}% of bf16", 100.0 * flops / peak));
-    output::text(format_args!("{}", profile::render(&profile)));
+    output::text(profile::render(&profile));
     output::line(format_args!(
         "ceilings of {} threads: f32 {:.1} GFLOP/s, bf16 {}, triad {:.1} GB/s; first step after {first_step:.2} s",
         session.device().threads(),
@@ -56,7 +56,7 @@ pub fn bench(arguments: &Bench) -> Result<(), Failure> {
         peak_bytes.map_or("unknown".into(), output::bytes),
     ));
     if let Some(path) = &arguments.trace {
-        std::fs::write(path, profile::trace(&session).to_string())
+        trainc_runtime::atomic::write_file(path, profile::trace(&session).to_string().as_bytes())
             .map_err(|error| Failure::run(format!("cannot write {}: {error}", path.display())))?;
     }
     if arguments.json {

@@ -15,7 +15,7 @@ use trainc_runtime::{
 /// Checks a program and prints its parameters by group, its work, its memory and its launches.
 pub fn check(arguments: &Check) -> Result<(), Failure> {
     let (compilation, _, _) = sources::compile(&arguments.program)?;
-    output::text(format_args!("{}", report(&compilation, &horizon(&compilation, &arguments.program.base()))));
+    output::text(report(&compilation, &horizon(&compilation, &arguments.program.base())));
     if arguments.json {
         output::json(&compilation.summary());
     }

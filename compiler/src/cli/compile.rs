@@ -6,10 +6,16 @@ use super::{
     failure::Failure,
     output, sources, target,
 };
-use std::path::PathBuf;
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+};
 use trainc::compile::Compilation;
 use trainc_kernels::{Caches, CodegenError, Options, ir::Kernel};
-use trainc_runtime::artifact::Isa;
+use trainc_runtime::{
+    artifact::{Isa, MAGIC},
+    files,
+};
 
 /// Compiles a program and writes its artifact, or prints what `--emit` names.
 pub fn compile(arguments: &Compile) -> Result<(), Failure> {
@@ -18,10 +24,11 @@ pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     if let Some(form) = arguments.emit {
         return emit(&sources::compile_for(&arguments.program, target)?.0, form, isas[0], caches);
     }
+    let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
+    spare_other_files(&path)?;
     let generator = Generator::start();
     let (mut compilation, _, provenance) = sources::compile_for(&arguments.program, target)?;
     let artifact = compilation.artifact(&isas, caches, &provenance, &generator).map_err(Failure::run)?;
-    let path = arguments.out.clone().unwrap_or_else(|| default_output(arguments));
     artifact.write(&path).map_err(Failure::run)?;
     let size = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
     output::note(format_args!("wrote {} ({})", path.display(), output::bytes(size)));
@@ -31,13 +38,24 @@ pub fn compile(arguments: &Compile) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses to replace what holds something else than an artifact: a program or data may have no copy.
+fn spare_other_files(path: &Path) -> Result<(), Failure> {
+    let mut start = Vec::new();
+    let begins = files::open(path).and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start));
+    if begins.is_err() || start.is_empty() || start == MAGIC {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(Failure::misuse(format!("{path} is there and is no artifact: give another `--out`, or remove it first")))
+}
+
 fn default_output(arguments: &Compile) -> PathBuf {
     PathBuf::from(arguments.program.file.file_name().unwrap_or_default()).with_extension("trainx")
 }
 
 fn emit(compilation: &Compilation, form: Emit, isa: Isa, caches: Caches) -> Result<(), Failure> {
     match form {
-        Emit::Graph => output::text(format_args!("{}", compilation.program.step)),
+        Emit::Graph => output::text(&compilation.program.step),
         Emit::Rewrites => {
             for (name, rewritten) in &compilation.entries {
                 output::line(format_args!("// {name}\n{}", rewritten.graph));
@@ -68,7 +86,7 @@ fn print_module(compilation: &Compilation, isa: Isa) -> Result<(), Failure> {
     for (number, kernel) in compilation.plan.kernels.iter().enumerate() {
         output::line(format_args!("// k{number}: {}", kernel.label));
     }
-    compiled.objects.iter().for_each(|object| output::text(format_args!("{}", String::from_utf8_lossy(object))));
+    compiled.objects.iter().for_each(|object| output::text(String::from_utf8_lossy(object)));
     Ok(())
 }
 

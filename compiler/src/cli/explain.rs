@@ -27,7 +27,7 @@ pub fn explain(arguments: &Explain) -> Result<(), Failure> {
     for explanation in &explained {
         output::text(format_args!("{}{}", story(explanation, &map), ways(&explanation.alternatives)));
     }
-    output::text(format_args!("{}", storing(&compilation)));
+    output::text(storing(&compilation));
     Ok(())
 }
 

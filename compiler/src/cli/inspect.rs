@@ -24,7 +24,7 @@ pub fn inspect(arguments: &Inspect) -> Result<(), Failure> {
     };
     output::text(format_args!("{}{}", describe(&artifact), device_code::tables(&artifact)));
     if arguments.path.is_dir() {
-        output::text(format_args!("{}", checkpoints(arguments)?));
+        output::text(checkpoints(arguments)?);
     }
     if arguments.json {
         output::json(&facts(&artifact));

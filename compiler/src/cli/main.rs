@@ -29,19 +29,41 @@ use arguments::{Arguments, Command};
 use clap::Parser;
 use failure::Failure;
 use std::process::ExitCode;
+use trainc::{
+    exhausted::OrEnd,
+    stack::{STACK_BYTES, on_large_stack},
+};
+
+#[global_allocator]
+static ALLOCATOR: OrEnd = OrEnd;
 
 fn main() -> ExitCode {
     // A reader that goes away (`trainc plan F | head`) ends the process quietly instead of as a panic. Training outlives it.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let command = Arguments::parse().command;
     let is_training = matches!(command, Command::Run(_) | Command::Resume(_));
-    match dispatch(command).and_then(|()| if is_training { Ok(()) } else { all_is_said() }) {
+    match with_room(command).and_then(|()| if is_training { Ok(()) } else { output::complete() }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
             failure.exit_code()
         }
     }
+}
+
+/// Does what reads programs on a large stack, and says so if there is none.
+fn with_room(command: Command) -> Result<(), Failure> {
+    use Command::{Evaluate, Generate, Inspect, Privacy, Resume};
+    if matches!(command, Resume(_) | Evaluate(_) | Generate(_) | Inspect(_) | Privacy(_)) {
+        return dispatch(command);
+    }
+    on_large_stack(|| dispatch(command)).unwrap_or_else(|error| {
+        let megabytes = STACK_BYTES >> 20;
+        Err(Failure::run(format!(
+            "cannot start the thread that reads programs: {error}; it takes {megabytes} MiB of address space for its stack, and \
+             the memory or the number of processes is limited (`ulimit -v`, `ulimit -u`)"
+        )))
+    })
 }
 
 fn dispatch(command: Command) -> Result<(), Failure> {
@@ -58,14 +80,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Bench(arguments) => with_diagnostics(arguments.json, bench::bench(&arguments)),
         Command::Inspect(arguments) => inspect::inspect(&arguments),
         Command::Privacy(arguments) => privacy::privacy(&arguments),
-    }
-}
-
-/// A command that has nothing but its output has failed without it.
-fn all_is_said() -> Result<(), Failure> {
-    match output::lost() {
-        Some(reason) => Err(Failure::run(format!("the output cannot be written: {reason}"))),
-        None => Ok(()),
     }
 }
 

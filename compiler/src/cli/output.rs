@@ -1,5 +1,6 @@
 //! What commands print.
 
+use super::failure::Failure;
 use anstream::{AutoStream, ColorChoice};
 use serde::Serialize;
 use std::{
@@ -13,10 +14,10 @@ use trainc::{
     visible::visible,
 };
 
-// What cannot be written is not: a full disk or a closed terminal is not worth a panic, and ends no training. Commands
-// that have nothing but their output look at [`lost`] when they are done.
+// What cannot be written is not: a full disk or a closed terminal is not worth a panic, and ends no training.
 
-static LOST: OnceLock<String> = OnceLock::new();
+/// The first reason for which something is missing from standard output.
+static MISSING: OnceLock<io::Error> = OnceLock::new();
 
 /// Writes a report to standard output.
 pub fn text(text: impl Display) {
@@ -30,17 +31,23 @@ pub fn line(text: impl Display) {
 
 /// Writes what is not for people, or what a person asked for as it is, to standard output.
 pub fn raw(text: impl Display) {
-    if let Err(error) = write!(io::stdout(), "{text}") {
-        let _ = LOST.set(error.to_string());
+    let mut out = io::stdout();
+    if let Err(error) = write!(out, "{text}").and_then(|()| out.flush()) {
+        let _ = MISSING.set(error);
     }
 }
 
-/// Why something could not be written to standard output, if something could not.
-pub fn lost() -> Option<&'static str> {
-    if let Err(error) = io::stdout().flush() {
-        let _ = LOST.set(error.to_string());
+/// Whether standard output has all that was written to it. A reader that went away wanted no more.
+///
+/// # Errors
+/// With the reason, if something is missing.
+pub fn complete() -> Result<(), Failure> {
+    match MISSING.get() {
+        Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::run(format!("standard output cannot be written: {error}; what was printed is not complete")))
+        }
+        _ => Ok(()),
     }
-    LOST.get().map(String::as_str)
 }
 
 /// Writes rendered diagnostics, which may have colours, to standard error.

@@ -17,7 +17,7 @@ const POINTS: u64 = 48;
 /// Computes whichever of epsilon, noise multiplier and steps is missing, and prints the guarantee.
 pub fn privacy(arguments: &Privacy) -> Result<(), Failure> {
     let guarantee = solve(arguments)?;
-    output::text(format_args!("{}", guarantee.report()));
+    output::text(guarantee.report());
     if let Some(warning) = guarantee.warning() {
         output::note(format_args!("warning: {warning}"));
     }

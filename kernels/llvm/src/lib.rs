@@ -10,9 +10,12 @@ use melior::{
     pass::PassManager,
     utility::{parse_pass_pipeline, register_all_dialects, register_all_llvm_translations, register_all_passes},
 };
-use std::{cell::RefCell, num::NonZero, rc::Rc};
+use std::{cell::RefCell, rc::Rc};
 use trainc_kernels::{Backend, CodegenError, Form};
-use trainc_runtime::artifact::Isa;
+use trainc_runtime::{
+    artifact::Isa,
+    threads::{processors, side_by_side},
+};
 
 /// Everything emitted is vectorised and addressed through plain pointers, so lowering is one conversion a dialect.
 const LOWERING: &str = "builtin.module(convert-scf-to-cf,convert-vector-to-llvm,convert-math-to-llvm,\
@@ -24,14 +27,9 @@ pub struct Llvm;
 
 impl Backend for Llvm {
     fn generate(&self, modules: &[String], isa: Isa, form: Form) -> Result<Vec<Vec<u8>>, CodegenError> {
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let share = modules.len().div_ceil(threads).max(1);
-        let part = |texts: &[String]| texts.iter().map(|text| emit(text, isa, form)).collect::<Result<Vec<_>, _>>();
-        let parts: Result<Vec<_>, _> = std::thread::scope(|scope| {
-            let workers: Vec<_> = modules.chunks(share).map(|texts| scope.spawn(move || part(texts))).collect();
-            workers.into_iter().map(|worker| worker.join().expect("a compiler thread panicked")).collect()
-        });
-        Ok(parts?.concat())
+        let mut code: Vec<_> = modules.iter().map(|_| Ok(Vec::new())).collect();
+        side_by_side(processors(), modules.iter().zip(&mut code), |(text, code)| *code = emit(text, isa, form));
+        code.into_iter().collect()
     }
 }
 

@@ -5,7 +5,8 @@ use crate::files;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-const MAGIC: [u8; 8] = *b"\x89TRNX\r\n\x1a";
+/// What every artifact begins with.
+pub const MAGIC: [u8; 8] = *b"\x89TRNX\r\n\x1a";
 const DIGEST: std::ops::Range<usize> = 32..64;
 
 /// Size of the fixed part at the front of a file.

@@ -20,7 +20,7 @@ mod manifest;
 mod verify;
 
 pub use duration::Duration;
-pub use format::{ArtifactError, HEADER_BYTES};
+pub use format::{ArtifactError, HEADER_BYTES, MAGIC};
 pub use manifest::*;
 pub use verify::{Defect, verify};
 

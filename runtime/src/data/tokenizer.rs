@@ -3,11 +3,18 @@
 use super::{DataError, paths};
 use crate::artifact::TokenizerSpec;
 #[cfg(feature = "tokenizers")]
-use crate::contained::contained;
+use crate::{
+    contained::contained,
+    threads::{processors, side_by_side},
+};
 use std::path::{Path, PathBuf};
 
 /// Largest `tokenizer.json` that is read; those of the largest vocabularies have a tenth of it.
 pub(super) const MAX_FILE_BYTES: u64 = 512 << 20;
+
+/// Texts that a thread takes at a time.
+#[cfg(feature = "tokenizers")]
+const PIECE: usize = 16;
 
 /// A tokenizer ready for use.
 pub enum Tokenizer {
@@ -104,10 +111,11 @@ impl Tokenizer {
             Tokenizer::Bytes => texts.iter().map(|text| self.encode(text.as_bytes())).collect(),
             #[cfg(feature = "tokenizers")]
             Tokenizer::HuggingFace { .. } => {
-                use rayon::prelude::*;
-                let encode = |text: &String| self.encode(text.as_bytes());
-                let encoded: Vec<_> =
-                    contained(|| texts.par_iter().map(encode).collect()).map_err(DataError::Tokenizer)?;
+                let mut encoded: Vec<_> = texts.iter().map(|_| Ok(Vec::new())).collect();
+                let pieces = texts.chunks(PIECE).zip(encoded.chunks_mut(PIECE));
+                side_by_side(processors(), pieces, |(texts, encoded)| {
+                    texts.iter().zip(encoded).for_each(|(text, tokens)| *tokens = self.encode(text.as_bytes()));
+                });
                 encoded.into_iter().collect()
             }
         }

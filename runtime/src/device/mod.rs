@@ -170,7 +170,9 @@ pub enum DeviceError {
         error: io::Error,
     },
     /// Threads could not be started.
-    #[error("cannot start {threads} threads: {error}")]
+    #[error(
+        "cannot start {threads} threads: {error}; the number of processes or the memory is limited (`ulimit -u`, `ulimit -v`), and `--threads 1` needs no other thread"
+    )]
     Threads {
         /// How many were asked for.
         threads: usize,

@@ -8,6 +8,7 @@
 //! Workers spin for [`SPIN`] after a stage and then park: a wake-up costs more than most stages take, but an idle
 //! trainer must not burn the processor.
 
+use crate::threads::processors;
 use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,8 +75,7 @@ impl Pool {
     /// When the system gives no threads.
     pub fn new(threads: usize) -> std::io::Result<Self> {
         let threads = threads.max(1);
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let spin = if threads > processors { Duration::ZERO } else { SPIN };
+        let spin = if threads > processors() { Duration::ZERO } else { SPIN };
         let shared = Arc::new(Shared {
             epoch: AtomicU64::new(0),
             job: UnsafeCell::new(None),

@@ -6,6 +6,7 @@
 use crate::artifact::{DType, Init};
 use crate::data::{unit, write_numbers};
 use crate::philox::{self, Draw};
+use crate::threads::side_by_side;
 
 mod normal;
 
@@ -26,14 +27,9 @@ pub fn fill(init: &Init, dtype: DType, seed: u64, threads: usize, out: &mut [u8]
     let chunks = out.len().div_ceil(chunk_bytes);
     let threads = threads.clamp(1, chunks.max(1));
     let share = chunks.div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        for (thread, out) in out.chunks_mut(share * chunk_bytes).enumerate() {
-            let mut work = move || fill_from(init, dtype, seed, (thread * share * CHUNK) as u64, out);
-            match threads {
-                1 => work(),
-                _ => drop(scope.spawn(work)),
-            }
-        }
+    let pieces = out.chunks_mut(share * chunk_bytes).enumerate();
+    side_by_side(threads, pieces, |(piece, out)| {
+        fill_from(init, dtype, seed, (piece * share * CHUNK) as u64, out);
     });
 }
 

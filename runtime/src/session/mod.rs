@@ -18,6 +18,7 @@ use crate::data::{Data, Fingerprint, Need, Split, Tokenizer, tokenizer_digest};
 use crate::device::{Device, Place};
 use crate::error::{Error, Result};
 use crate::numbers::{Numbers, Values, first_number, is_number};
+use crate::threads::{MOST_THREADS, processors};
 use crate::{float_check, init};
 use private::Private;
 use std::collections::BTreeMap;
@@ -98,11 +99,7 @@ impl Session {
     /// As [`Session::open`].
     pub fn new(artifact: Artifact, options: &Options) -> Result<Self> {
         crate::artifact::verify(&artifact).map_err(crate::artifact::ArtifactError::from)?;
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = options.threads.unwrap_or(processors);
-        if threads == 0 {
-            return Error::misuse("the number of threads is at least 1");
-        }
+        let threads = threads(options)?;
         let device = options.device.open(&artifact, threads, options.isa)?;
         let manifest = artifact.manifest;
         let mut session = Self {
@@ -526,6 +523,19 @@ impl Session {
             self.tokenizer = Some(tokenizer);
         }
         Ok(self.tokenizer.as_ref().expect("just loaded"))
+    }
+}
+
+fn threads(options: &Options) -> Result<usize> {
+    let threads = options.threads.unwrap_or_else(|| processors().min(MOST_THREADS));
+    match threads {
+        0 => Error::misuse("the number of threads is at least 1"),
+        1..=MOST_THREADS => Ok(threads),
+        _ => Error::misuse(format!(
+            "{threads} threads are more than the {MOST_THREADS} that a run can have; more than this machine's {} processors \
+             make nothing faster",
+            processors()
+        )),
     }
 }
 

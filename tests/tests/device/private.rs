@@ -34,7 +34,7 @@ fn private_training_of_a_transformer_with_frozen_parts_takes_the_same_steps() {
 }
 
 /// Recorded runs of each method, optimizer and way to clip; the processor repeats all of them.
-const TRACES: [&str; 8] = [
+const TRACES: [&str; 10] = [
     "dpsgd_noise",
     "dpsgd_auto_s_noise",
     "doppler2_noise",
@@ -43,6 +43,8 @@ const TRACES: [&str; 8] = [
     "disk_noise",
     "disk_onepoint_noise",
     "disk_adamw_noise",
+    "disk_back_noise",
+    "disk_back_slow_noise",
 ];
 
 #[test]

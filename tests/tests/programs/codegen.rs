@@ -3,13 +3,18 @@
 use super::cli::{binary, code, stderr};
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
+    time::Duration,
 };
 use tempfile::TempDir;
 use trainc_kernels::Target;
 use trainc_runtime::artifact::{Artifact, Isa};
 use trainc_tests::program;
+
+/// The first line of every answer.
+const GREETING: &str = concat!("echo trainc-codegen ", env!("CARGO_PKG_VERSION"), " 2; ");
 
 const PROGRAM: &str = "dsl-examples/linear_regression.train";
 
@@ -92,12 +97,48 @@ fn a_code_generator_that_dies_is_reported_with_its_last_words() {
     assert!(refusing.ends_with("| LLVM ERROR: Cannot select\n"), "{refusing}");
     assert!(refusing.len() < 10_000, "only the end is repeated: {} bytes", refusing.len());
 
-    let aborted = Installation::new(Some("cat >/dev/null; echo 'LLVM ERROR: oh' >&2; kill -ABRT $$")).failure();
+    let abort = format!("{GREETING}cat >/dev/null; echo 'LLVM ERROR: oh' >&2; kill -ABRT $$");
+    let aborted = Installation::new(Some(&abort)).failure();
     assert!(aborted.contains("signal 6 (SIGABRT)") && aborted.contains("defect of trainc"), "{aborted}");
     assert!(aborted.contains("| LLVM ERROR: oh"), "{aborted}");
 
     let killed = Installation::new(Some("kill -KILL $$")).failure();
     assert!(killed.contains("SIGKILL") && killed.contains("out of memory"), "{killed}");
+}
+
+#[test]
+fn a_code_generator_whose_libraries_cannot_be_loaded_is_no_defect_of_trainc() {
+    let loader = "echo 'error while loading shared libraries: libLLVM.so: file too short' >&2; exit 127";
+    for script in [loader, "kill -SEGV $$", "kill -BUS $$"] {
+        let message = Installation::new(Some(script)).failure();
+        assert!(
+            message.contains("could not be loaded") && message.contains("install their packages anew"),
+            "{message}"
+        );
+        assert!(!message.contains("defect of trainc"), "{message}");
+    }
+    let real = Installation::new(None);
+    let damaged = real.path("trainc-codegen");
+    let bytes = fs::read(binary("trainc-codegen")).unwrap();
+    fs::write(&damaged, &bytes[..100_000]).unwrap();
+    for (mode, said) in [("644", "must be executable: chmod +x"), ("755", "could not be loaded")] {
+        assert!(Command::new("chmod").arg(mode).arg(&damaged).status().unwrap().success());
+        let message = real.failure();
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_command_whose_code_generator_is_silent() {
+    let silent = Installation::new(Some("exec sleep 1000"));
+    let artifact = silent.path("small.trainx");
+    let mut command = Command::new(silent.path("trainc"));
+    command.current_dir(trainc_tests::root()).args(["compile", PROGRAM, "--out"]).arg(&artifact);
+    let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for an answer");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGINT));
 }
 
 #[test]
@@ -108,8 +149,8 @@ fn an_answer_that_is_none_is_refused() {
     assert!(message(&format!("{real} > $0.answer; head -c 2000 $0.answer")).contains("no answer, or half of one"));
     assert!(message("exec yes rubbish").contains("`rubbish` speaks"));
     assert!(message("exec cat /dev/zero").contains("cannot be understood"));
-    assert!(message("echo trainc-codegen 0.0.1 1; exec sleep 1000").contains("of another build than trainc"));
-    let altered = message(&format!("{real} | sed -n '1p; 2s/.*/{{\"Ok\":[]}}/p'"));
+    assert!(message("echo trainc-codegen 0.0.1 2; exec sleep 1000").contains("of another build than trainc"));
+    let altered = message(&format!("{real} | sed -n '1p; 2,$s/^{{.*/{{\"Ok\":[]}}/p'"));
     assert!(altered.contains("answered with 0 of"), "{altered}");
     // The generator, too, wants to know who asks.
     let foreign = message(&format!("sed 1s/trainc/other/ | {real}"));

@@ -62,7 +62,7 @@ train {{
     )
 }
 
-const FILTERS: [&str; 10] = [
+const FILTERS: [&str; 11] = [
     "filter even",
     "filter lowpass",
     "filter lowpass(order = 2)",
@@ -71,6 +71,7 @@ const FILTERS: [&str; 10] = [
     "filter kalman",
     "filter kalman(kappa = 0.5, gamma = 1)",
     "filter kalman(kappa = 0.5, gamma = 0.7)",
+    "filter kalman(kappa = 0.6, gamma = -1)",
     "filter ahead(far = 0.5)",
     "filter delayed(lag = 3)",
 ];
@@ -126,7 +127,8 @@ fn after_two_steps(filter: &str) -> Vec<Vec<f64>> {
 #[test]
 fn a_gain_of_1_and_a_single_coefficient_are_no_filter_bit_for_bit() {
     let plain = after_two_steps("");
-    for filter in ["filter kalman(kappa = 1)", "filter kalman(kappa = 1, gamma = 3)", "filter lowpass(a = [], b = [1])"]
+    for filter in
+        ["filter kalman(kappa = 1)", "filter kalman(kappa = 1, gamma = -1)", "filter lowpass(a = [], b = [1])"]
     {
         assert_eq!(after_two_steps(filter), plain, "{filter}");
     }

@@ -138,6 +138,9 @@ fn output_that_cannot_be_written_is_a_failure_and_no_panic() {
         let output = command.output().unwrap();
         let said = stderr(&output);
         assert_eq!(code(&output), 3, "{arguments:?}: {said}");
-        assert!(said.contains("the output cannot be written") && !said.contains("panicked"), "{arguments:?}: {said}");
+        assert!(
+            said.contains("standard output cannot be written") && !said.contains("panicked"),
+            "{arguments:?}: {said}"
+        );
     }
 }

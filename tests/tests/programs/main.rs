@@ -10,6 +10,7 @@ mod filters;
 mod front_end_fuzz;
 mod generated;
 mod held_out;
+mod hostile;
 mod hostile_sources;
 mod layers;
 mod long_sums;

@@ -17,7 +17,10 @@ use trainc_tests::{
 const TOLERANCE: f64 = 1e-10;
 
 /// Runs on each of two problems.
-const RUNS: usize = 24;
+const RUNS: usize = 24 + LOOKING_BACK;
+
+/// Those of them whose filter takes its second gradient behind (`gamma` < 0).
+const LOOKING_BACK: usize = 4;
 
 /// A program between two steps of the interpreter.
 struct Run {
@@ -124,6 +127,13 @@ fn recorded_runs_of_private_training_are_repeated_by_the_interpreter() {
     let traces = recorded.traces();
     assert_eq!(traces.len(), 2 * RUNS);
     traces.iter().for_each(replay);
+}
+
+#[test]
+fn recorded_runs_with_a_gradient_from_behind_are_among_them() {
+    let recorded = Recorded::read();
+    let back = recorded.traces().iter().filter(|trace| trace.name().starts_with("disk_back")).count();
+    assert_eq!(back, 2 * LOOKING_BACK);
 }
 
 #[test]

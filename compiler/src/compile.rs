@@ -100,6 +100,7 @@ impl Compilation {
             program_digest: sources.digest.clone(),
             compiler: env!("CARGO_PKG_VERSION").into(),
             source: sources.text.clone(),
+            settings: sources.settings.clone(),
             arena_bytes: self.plan.arena_bytes,
             control_offset: self.plan.control_offset,
             tensors: self.plan.tensors.clone(),
@@ -228,6 +229,8 @@ impl Privacy {
 pub struct Provenance {
     /// The program's text.
     pub text: String,
+    /// What `--set` replaces in it, by name.
+    pub settings: Vec<(String, String)>,
     /// blake3 over all sources and settings, in hex.
     pub digest: String,
 }

@@ -8,6 +8,7 @@ pub mod check;
 pub mod clauses;
 pub mod compile;
 pub mod diagnostic;
+pub mod divergence;
 pub mod exhausted;
 pub mod graph;
 mod ladder;

@@ -61,7 +61,7 @@ pub enum Error {
     #[error("the operating system has no random numbers for secure noise: {0}")]
     Randomness(#[from] getrandom::Error),
     /// The numbers have left the realm of numbers.
-    #[error("{what} is {value} at step {step}: the run has diverged (a lower rate or gradient clipping may help)")]
+    #[error("{what} is {value} at step {step}: the run has diverged")]
     Diverged {
         /// `the loss`, or a tensor.
         what: String,

@@ -86,7 +86,7 @@ pub fn artifact_for(isa: Isa, name: &str, text: &str, set: &[(&str, &str)]) -> A
 }
 
 fn artifact_with_data(isa: Isa, name: &str, text: &str, set: &[(&str, &str)], data: Option<&Path>) -> Artifact {
-    let provenance = Provenance { text: text.into(), digest: format!("{name} {set:?}") };
+    let provenance = Provenance { text: text.into(), settings: vec![], digest: format!("{name} {set:?}") };
     packed(compile_with_data(name, text, set, data), isa, name, provenance)
 }
 
@@ -97,7 +97,7 @@ fn packed(mut compilation: Compilation, isa: Isa, name: &str, provenance: Proven
 /// The artifact of a checked program for an instruction set of a kind of machine; panics with the reason if there is none.
 pub fn artifact_of(name: &str, program: Program, target: Target, isa: Isa) -> Artifact {
     let compilation = Compilation::for_target(program, target).unwrap_or_else(|error| panic!("{name}: {error}"));
-    packed(compilation, isa, name, Provenance { text: name.into(), digest: name.into() })
+    packed(compilation, isa, name, Provenance { text: name.into(), settings: vec![], digest: name.into() })
 }
 
 /// A session that runs a program text.

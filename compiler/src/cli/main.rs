@@ -8,6 +8,7 @@ mod codegen;
 mod compile;
 mod device_code;
 mod device_plan;
+mod divergence;
 mod explain;
 mod failure;
 mod fmt;

@@ -11,7 +11,7 @@ use trainc::{
     visible::visible,
 };
 use trainc_kernels::Target;
-use trainc_runtime::{data::Data, files};
+use trainc_runtime::{artifact::Manifest, data::Data, files};
 
 /// Files read so far.
 #[derive(Default)]
@@ -155,6 +155,24 @@ pub fn compile_for(
     Ok((compilation, loaded.map, loaded.provenance))
 }
 
+/// The program that an artifact was made of, checked again. Imports are looked for in `folder`.
+///
+/// # Errors
+/// In words, if it is not the same any more.
+pub fn of_artifact(manifest: &Manifest, folder: &Path) -> Result<(Program, SourceMap), String> {
+    let mut sources = FileSources { base: folder.to_path_buf(), ..FileSources::default() };
+    sources.importable.extend(folder.canonicalize().ok().map(|real| (folder.to_path_buf(), real)));
+    let root = sources.map.add(format!("{}.train", manifest.name), manifest.source.clone());
+    sources.remember(root, &folder.join("program"));
+    let checked = check::check(&mut sources, root, &manifest.settings);
+    let changed = "the program's imports are not what they were";
+    let program = checked.map_err(|_| changed.to_owned())?;
+    match provenance(&sources.map, root, &manifest.settings).digest == manifest.program_digest {
+        true => Ok((program, sources.map)),
+        false => Err(changed.into()),
+    }
+}
+
 fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let split = |setting: &String| {
         let (name, value) = setting
@@ -169,10 +187,14 @@ fn settings(set: &[String]) -> Result<Vec<(String, String)>, Failure> {
 fn provenance(map: &SourceMap, root: FileId, settings: &[(String, String)]) -> Provenance {
     let mut hasher = blake3::Hasher::new();
     let texts = map.iter().map(|(_, file)| file.text.as_str());
-    let settings = settings.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
-    for part in texts.chain(settings) {
+    let set = settings.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+    for part in texts.chain(set) {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }
-    Provenance { text: map.file(root).text.clone(), digest: hasher.finalize().to_hex().to_string() }
+    Provenance {
+        text: map.file(root).text.clone(),
+        settings: settings.to_vec(),
+        digest: hasher.finalize().to_hex().to_string(),
+    }
 }

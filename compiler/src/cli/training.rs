@@ -1,8 +1,8 @@
 //! Training in a run's directory, and how it ends.
 
-use super::{failure::Failure, interrupt::Interrupt, output, progress::Terminal, run::of_session};
+use super::{divergence, failure::Failure, interrupt::Interrupt, output, progress::Terminal, run::of_session};
 use std::path::Path;
-use trainc_runtime::{Outcome, RunDirectory, Session, report::Summary};
+use trainc_runtime::{Error, Outcome, RunDirectory, Session, report::Summary};
 
 /// Trains to the end of the horizon, until a signal stops it, or until the privacy budget is spent.
 pub fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Result<(), Failure> {
@@ -10,7 +10,13 @@ pub fn train(session: &mut Session, directory: &RunDirectory, json: bool) -> Res
     let mut terminal = Terminal::default();
     let outcome = trainc_runtime::train(session, Some(directory), &mut terminal, interrupt.flag());
     terminal.finish(matches!(outcome, Ok(Outcome::Finished(_))));
-    let outcome = outcome.map_err(|error| with_what_is_safe(of_session(error, session), directory))?;
+    let outcome = outcome.map_err(|error| {
+        let where_it_began = match &error {
+            Error::Diverged { step, .. } => Some(divergence::explanation(directory.path(), *step, interrupt.flag())),
+            _ => None,
+        };
+        with_what_is_known(of_session(error, session), where_it_began, directory)
+    })?;
     if json {
         output::raw(outcome.summary().to_line() + "\n");
     }
@@ -52,9 +58,10 @@ fn say_budget_is_spent(summary: &Summary, directory: &RunDirectory) {
     }
 }
 
-/// Says which checkpoint a failed run can go on from.
-fn with_what_is_safe(failure: Failure, directory: &RunDirectory) -> Failure {
-    let Failure::Run(message) = failure else { return failure };
+/// Says where a run began to diverge, and which checkpoint a failed run can go on from.
+fn with_what_is_known(failure: Failure, where_it_began: Option<String>, directory: &RunDirectory) -> Failure {
+    let Failure::Run(mut message) = failure else { return failure };
+    where_it_began.into_iter().for_each(|found| message += &format!("\n  {found}"));
     let safe = match directory.newest_checkpoint() {
         Some((step, path)) => format!("the state after step {step} is safe in {}", path.display()),
         None => "no checkpoint had been written".into(),

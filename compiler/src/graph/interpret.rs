@@ -122,6 +122,14 @@ impl<'a> Evaluation<'a> {
         Ok(self.known((node, instance)).expect("computed above"))
     }
 
+    /// The values that a value is computed from: nodes with instances.
+    ///
+    /// # Errors
+    /// If the graph is not closed.
+    pub fn operands(&self, (node, instance): (NodeId, u64)) -> Result<Vec<(NodeId, u64)>, InterpretError> {
+        self.dependencies((node, instance))
+    }
+
     fn known(&self, key: Key) -> Option<&Tensor> {
         self.values.get(&key).and_then(Option::as_ref)
     }

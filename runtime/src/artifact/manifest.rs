@@ -59,6 +59,8 @@ pub struct Manifest {
     pub compiler: String,
     /// The source text, so that an artifact can say where it came from.
     pub source: String,
+    /// What `--set` replaced in it, by name.
+    pub settings: Vec<(String, String)>,
     /// Size of the arena in bytes; exactly what the runtime allocates. Persistent tensors come first.
     pub arena_bytes: u64,
     /// Where the [`Control`] block lies.

@@ -261,6 +261,21 @@ impl Session {
         self.feed("step", Split::Train, self.position)
     }
 
+    /// What the next step will be fed from the program's data, input by input.
+    ///
+    /// # Errors
+    /// When the data cannot be used.
+    pub fn next_inputs(&mut self) -> Result<Vec<(InputBinding, Values)>> {
+        self.open_data()?;
+        self.feed("step", Split::Train, self.position)?;
+        let inputs = entry(&self.manifest, "step")?.inputs.clone();
+        let read = |input: InputBinding| {
+            let values = Values::read(input.dtype, &self.device.read(input.offset, input.bytes())?);
+            Ok((input, values))
+        };
+        inputs.into_iter().map(read).collect()
+    }
+
     /// Gives an entry the batch of the data that begins at a position.
     fn feed(&mut self, name: &str, split: Split, position: u64) -> Result<()> {
         let data = self.data.as_ref().expect("opened");

@@ -75,6 +75,7 @@ fn artifact(name: &str, tensors: Vec<TensorSpec>, entries: Vec<Entry>, train: Tr
         format: FORMAT_VERSION,
         name: name.into(),
         program_digest: format!("digest of {name}"),
+        settings: vec![],
         compiler: "0.0.0".into(),
         source: "model hand_made".into(),
         arena_bytes: ARENA,

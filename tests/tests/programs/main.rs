@@ -5,6 +5,7 @@ mod codegen;
 mod data_files;
 mod depth;
 mod determinism;
+mod diverging;
 mod examples;
 mod filters;
 mod front_end_fuzz;

@@ -20,7 +20,7 @@ fn everything_in_the_library_stays_finite_and_right_where_f32_saturates() {
 }
 
 fn session(compilation: &mut Compilation, isa: Isa) -> Session {
-    let provenance = Provenance { text: String::new(), digest: "extremes".into() };
+    let provenance = Provenance { text: String::new(), settings: vec![], digest: "extremes".into() };
     let artifact = compilation.artifact(&[isa], Caches::PORTABLE, &provenance, &Llvm);
     let artifact = artifact.unwrap_or_else(|error| panic!("{isa:?}: {error}"));
     Session::new(artifact, &Options::default()).unwrap_or_else(|error| panic!("{isa:?}: {error}"))

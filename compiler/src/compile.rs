@@ -11,7 +11,9 @@ use crate::{
 use serde::Serialize;
 use std::{collections::BTreeMap, time::Instant};
 use trainc_kernels::{Backend, Caches, CodegenError, Target};
-use trainc_runtime::artifact::{Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant};
+use trainc_runtime::artifact::{
+    Artifact, Duration, FORMAT_VERSION, Isa, Manifest, PrivateSpec, TrainSpec, Variant, seal,
+};
 use trainc_runtime::privacy;
 
 /// A program on its way: all that is known before code is generated.
@@ -84,13 +86,15 @@ impl Compilation {
         let options = trainc_kernels::Options { caches, ..trainc_kernels::Options::default() };
         let mut variants = Vec::new();
         let mut code = Vec::new();
+        let mut seals = Vec::new();
         for &isa in isas {
             let compiled = trainc_kernels::compile(&self.plan.kernels, isa, backend, &options)?;
+            seals.push(seal(&compiled.specs));
             variants.push(Variant { isa, kernels: compiled.specs });
             code.push((isa, compiled.objects));
         }
         self.milliseconds.insert("codegen", start.elapsed().as_secs_f64() * 1e3);
-        Ok(Artifact { manifest: self.manifest(variants, sources), code })
+        Ok(Artifact { manifest: self.manifest(variants, sources), code, seals })
     }
 
     fn manifest(&self, variants: Vec<Variant>, sources: &Provenance) -> Manifest {

@@ -187,6 +187,36 @@ fn contradictions_of_private_training_are_found_and_placed() {
     }
 }
 
+#[test]
+fn launches_that_the_code_was_not_made_for_are_refused() {
+    let kernel = |change: fn(&mut KernelSpec)| complaint(|a| change(&mut a.manifest.variants[0].kernels[0]));
+    let changed = [
+        kernel(|k| k.buffer_bytes[2] /= 2),
+        kernel(|k| k.buffer_bytes[2] += 4),
+        kernel(|k| k.stages[0].tiles += 1),
+        kernel(|k| k.stages[1].tiles = 0),
+        kernel(|k| k.scratch_bytes += 64),
+        kernel(|k| k.stages.swap(0, 1)),
+        kernel(|k| drop(k.stages.pop())),
+    ];
+    for complaint in changed {
+        assert!(complaint.contains("kernel `forward` for X86V3"), "{complaint}");
+        assert!(complaint.contains("are not those that its code was made for"), "{complaint}");
+    }
+    let missing = complaint(|a| a.seals[0].truncate(1));
+    assert!(missing.contains("its code has seals of 6 kernels, it has 7"), "{missing}");
+}
+
+/// A device's block is part of what its code was made for.
+#[test]
+fn blocks_that_the_code_was_not_made_for_are_refused() {
+    let complaint = complaint(|artifact| {
+        for_devices(artifact);
+        artifact.manifest.variants[0].kernels[1].stages[0].block = Some(BlockSpec { threads: 64, shared_bytes: 0 });
+    });
+    assert!(complaint.contains("kernel `update` for Sm80: its buffers"), "{complaint}");
+}
+
 /// The regression with its code replaced by PTX of the same entries: enough for what is verified before a device is opened.
 fn for_devices(artifact: &mut Artifact) {
     let variant = &mut artifact.manifest.variants[0];
@@ -196,6 +226,7 @@ fn for_devices(artifact: &mut Artifact) {
         stage.block = Some(BlockSpec { threads: 128, shared_bytes: 0 });
         ptx += &format!(".visible .entry {}(\n)\n{{\n\tret;\n}}\n", stage.symbol);
     }
+    artifact.seals = vec![seal(&variant.kernels)];
     artifact.code = vec![(Isa::Sm80, vec![ptx.into_bytes()])];
 }
 
@@ -227,6 +258,7 @@ fn device_code_is_verified_like_the_processors() {
                 let mut other = support::regression();
                 a.manifest.variants.append(&mut other.manifest.variants);
                 a.code.append(&mut other.code);
+                a.seals.append(&mut other.seals);
             }),
             "code for processors stands beside code for devices",
         ),

@@ -1,4 +1,4 @@
-//! `trainc inspect`.
+//! `trainc inspect`. It runs nothing of what it shows: an artifact is machine code, to be trusted before it is run.
 
 use super::{arguments::Inspect, checkpoint, device_code, failure::Failure, output, run, table::Table};
 use serde_json::json;
@@ -56,7 +56,7 @@ fn describe(artifact: &Artifact) -> String {
         .map(|variant| format!("{:?} ({} kernels)", variant.isa, variant.kernels.len()))
         .collect();
     format!(
-        "{}, compiled by trainc {}, program {}\n{}, seed {}, arena {}, code for {}\n\n{}\n{}",
+        "{}, compiled by trainc {}, program {}\n{}, seed {}, arena {}, code for {}\nRun it only if you trust where it comes from: it is machine code.\n\n{}\n{}",
         manifest.name,
         manifest.compiler,
         &manifest.program_digest.get(..16).unwrap_or(&manifest.program_digest),

@@ -1,5 +1,9 @@
 //! Tables of text: columns as wide as their widest cell, numbers to the right.
 
+/// Widest column that is filled up with blanks. Longer cells stand out of their own row only: a name may have any length,
+/// and formatted widths end at 65535.
+const WIDEST: usize = 200;
+
 /// A table under construction.
 pub struct Table {
     rows: Vec<Vec<String>>,
@@ -25,7 +29,7 @@ impl Table {
     }
 
     fn width(&self, column: usize) -> usize {
-        self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)
+        self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).min(WIDEST)
     }
 
     /// Whether all cells below the head start with a digit, a sign or nothing.
@@ -55,5 +59,17 @@ mod tests {
         table.row(["norms".into(), "12".into()]);
         table.row(["x".into(), "3".into()]);
         assert_eq!(table.render(), "group  size\nnorms    12\nx         3\n");
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_shown_in_its_row() {
+        let name = "n".repeat(100_000);
+        let mut table = Table::new(&["tensor", "bytes"]);
+        table.row([name.clone(), "12".into()]);
+        table.row(["x".into(), "3".into()]);
+        let rendered = table.render();
+        let rows: Vec<&str> = rendered.lines().collect();
+        assert_eq!(rows[1], format!("{name}     12"));
+        assert_eq!(rows[2], format!("{:<WIDEST$}      3", "x"));
     }
 }

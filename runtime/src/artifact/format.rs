@@ -1,6 +1,6 @@
 //! Bytes to [`Artifact`] and back; see the module above for the layout.
 
-use super::{Artifact, Defect, FORMAT_VERSION, Isa, Manifest, Objects};
+use super::{Artifact, Defect, FORMAT_VERSION, Isa, Manifest, Objects, Seal};
 use crate::files;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ pub enum ArtifactError {
 /// The file's contents.
 pub(super) fn encode(artifact: &Artifact) -> Vec<u8> {
     let manifest = serde_json::to_vec(&artifact.manifest).expect("a manifest is plain data with string keys");
-    let code = encode_code(&artifact.code);
+    let code = encode_code(artifact);
     let mut bytes = Vec::with_capacity(HEADER_BYTES + manifest.len() + code.len());
     bytes.extend(MAGIC);
     bytes.extend(FORMAT_VERSION.to_le_bytes());
@@ -75,15 +75,17 @@ pub(super) fn encode(artifact: &Artifact) -> Vec<u8> {
     bytes
 }
 
-fn encode_code(code: &[(Isa, Objects)]) -> Vec<u8> {
-    let mut bytes = (code.len() as u64).to_le_bytes().to_vec();
-    for (isa, objects) in code {
+fn encode_code(artifact: &Artifact) -> Vec<u8> {
+    let mut bytes = (artifact.code.len() as u64).to_le_bytes().to_vec();
+    for ((isa, objects), seals) in artifact.code.iter().zip(&artifact.seals) {
         bytes.extend(isa.code().to_le_bytes());
         bytes.extend((objects.len() as u64).to_le_bytes());
         for object in objects {
             bytes.extend((object.len() as u64).to_le_bytes());
             bytes.extend(object);
         }
+        bytes.extend((seals.len() as u64).to_le_bytes());
+        bytes.extend(seals.as_flattened());
     }
     bytes
 }
@@ -148,12 +150,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Artifact, ArtifactError> {
     debug_assert_eq!(code.len(), header.code_bytes, "the header was checked against the length");
     let manifest: Manifest = serde_json::from_slice(manifest)
         .map_err(|error| ArtifactError::Malformed { part: "manifest", reason: error.to_string() })?;
-    Ok(Artifact { manifest, code: decode_code(code)? })
+    let (code, seals) = decode_code(code)?;
+    Ok(Artifact { manifest, code, seals })
 }
 
-fn decode_code(bytes: &[u8]) -> Result<Vec<(Isa, Objects)>, ArtifactError> {
+type Code = (Vec<(Isa, Objects)>, Vec<Vec<Seal>>);
+
+fn decode_code(bytes: &[u8]) -> Result<Code, ArtifactError> {
     let mut cursor = Cursor(bytes);
-    let mut code = Vec::new();
+    let (mut code, mut seals) = (Vec::new(), Vec::new());
     for _ in 0..cursor.u64()? {
         let isa = cursor.u64()?;
         let isa = Isa::from_code(isa).ok_or_else(|| malformed_code(&format!("unknown instruction set {isa}")))?;
@@ -163,11 +168,17 @@ fn decode_code(bytes: &[u8]) -> Result<Vec<(Isa, Objects)>, ArtifactError> {
             objects.push(cursor.take(length)?.to_vec());
         }
         code.push((isa, objects));
+        seals.push(decode_seals(&mut cursor)?);
     }
     match cursor.0 {
-        [] => Ok(code),
+        [] => Ok((code, seals)),
         rest => Err(malformed_code(&format!("{} bytes too many", rest.len()))),
     }
+}
+
+fn decode_seals(cursor: &mut Cursor) -> Result<Vec<Seal>, ArtifactError> {
+    let count = cursor.u64()?;
+    (0..count).map(|_| Ok(cursor.take(32)?.try_into().expect("32 bytes"))).collect()
 }
 
 fn malformed_code(reason: &str) -> ArtifactError {

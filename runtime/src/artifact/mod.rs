@@ -9,7 +9,7 @@
 //! 24      8      bytes of the code section, C
 //! 32      32     blake3 of all other bytes of the file
 //! 64      M      the manifest, JSON
-//! 64 + M  C      per variant: its object files, each preceded by its length
+//! 64 + M  C      per variant: its object files, each preceded by its length, and a seal for each kernel
 //! ```
 //! Numbers are little-endian. Nothing of a file is believed, and nothing is allocated by its word, before the lengths
 //! agree with the file's size and the digest with its contents.
@@ -17,11 +17,13 @@
 mod duration;
 mod format;
 mod manifest;
+mod seal;
 mod verify;
 
 pub use duration::Duration;
 pub use format::{ArtifactError, HEADER_BYTES, MAGIC};
 pub use manifest::*;
+pub use seal::{Seal, seal};
 pub use verify::{Defect, verify};
 
 use std::path::Path;
@@ -36,6 +38,8 @@ pub struct Artifact {
     pub manifest: Manifest,
     /// The code of each of [`Manifest::variants`], in the same order.
     pub code: Vec<(Isa, Objects)>,
+    /// What that code was made for: of each variant a seal for each kernel.
+    pub seals: Vec<Vec<Seal>>,
 }
 
 impl Artifact {

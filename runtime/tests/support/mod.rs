@@ -87,7 +87,8 @@ fn artifact(name: &str, tensors: Vec<TensorSpec>, entries: Vec<Entry>, train: Tr
         private: None,
         train,
     };
-    Artifact { manifest, code: vec![(Isa::X86V3, vec![KERNELS.to_vec()])] }
+    let seals = vec![seal(&manifest.variants[0].kernels)];
+    Artifact { manifest, code: vec![(Isa::X86V3, vec![KERNELS.to_vec()])], seals }
 }
 
 /// y = w . x + b on batches of 8 rows with 4 features, SGD with momentum; entries `step` and `evaluate`.

@@ -1,12 +1,13 @@
-//! Structural checks of an intact artifact, so that a faulty compiler shows as an error and not as broken memory.
+//! Structural checks of an intact artifact, so that a faulty compiler shows as an error and not as broken memory. They
+//! find accidents and stop no attack: machine code does what it was written to do (`spec/artifact.md`).
 //! After them every offset lies in the arena and every product of a shape fits in 64 bits.
 
 mod private;
 mod totals;
 
 use super::{
-    Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, StageSpec,
-    TensorSpec, Variant,
+    Artifact, DType, DataSpec, Duration, Entry, Init, InputBinding, KernelSpec, Launch, Manifest, Seal, StageSpec,
+    TensorSpec, Variant, seal,
 };
 use crate::abi::{ARGUMENT_ALIGNMENT, BUFFER_ALIGNMENT, DEVICE_VECTOR_BYTES};
 use crate::code;
@@ -153,7 +154,10 @@ fn verify_variants(artifact: &Artifact) -> Check {
     if isas.iter().any(|isa| isa.is_cuda()) && !isas.iter().all(|isa| isa.is_cuda()) {
         return Err(defect("variants", "code for processors stands beside code for devices"));
     }
-    for (variant, (_, objects)) in variants.iter().zip(&artifact.code) {
+    if artifact.seals.len() != variants.len() {
+        return Err(defect("variants", "the code section has no seals for some of them"));
+    }
+    for ((variant, (_, objects)), seals) in variants.iter().zip(&artifact.code).zip(&artifact.seals) {
         let place = format!("variant {:?}", variant.isa);
         if variant.kernels.len() != variants[0].kernels.len() {
             return Err(defect(place, "it has another number of kernels"));
@@ -163,8 +167,25 @@ fn verify_variants(artifact: &Artifact) -> Check {
             false => code::defined_functions(objects).map_err(|error| defect(&place, error.to_string()))?,
         };
         verify_kernels(variant, &defined)?;
+        verify_seals(variant, seals)?;
     }
     Ok(())
+}
+
+/// Launches must be those that the code was made for: it reads and writes what it was made for, whatever a manifest says.
+fn verify_seals(variant: &Variant, seals: &[Seal]) -> Check {
+    if seals.len() != variant.kernels.len() {
+        let problem = format!("its code has seals of {} kernels, it has {}", seals.len(), variant.kernels.len());
+        return Err(defect(format!("variant {:?}", variant.isa), problem));
+    }
+    let made_for = seal(&variant.kernels);
+    match variant.kernels.iter().zip(made_for.iter().zip(seals)).find(|(_, (said, sealed))| said != sealed) {
+        Some((kernel, _)) => Err(defect(
+            format!("kernel `{}` for {:?}", kernel.label, variant.isa),
+            "its buffers, scratch, stages or tiles are not those that its code was made for",
+        )),
+        None => Ok(()),
+    }
 }
 
 fn verify_kernels(variant: &Variant, defined: &BTreeSet<String>) -> Check {

@@ -84,25 +84,39 @@ fn compare(name: &str, text: &str, bound: Bound) {
         let batch = batch(&cpu, step);
         let expected: Vec<(String, f64)> = cpu.step_with(&batch).unwrap().iter().map(owned).collect();
         let actual: Vec<(String, f64)> = device.step_with(&batch).unwrap().iter().map(owned).collect();
-        for ((what, expected), (_, actual)) in expected.iter().zip(&actual) {
-            let close = match bound {
-                // A sum over all parameters, which each machine takes in an order of its own.
-                Bound::Bits if what == "grad_norm" => (actual - expected).abs() <= 1e-6 * expected.abs(),
-                Bound::Bits => actual == expected,
-                Bound::Relative(bound) => (actual - expected).abs() <= bound * expected.abs().max(1e-3),
-            };
-            assert!(close, "{name}, step {step}: {what} is {actual} on the device, {expected} on the processor");
-        }
+        agree(&format!("{name}, step {step}"), &expected, &actual, bound);
         if step == 0 {
             let moved = [&cpu, &device].map(|session| difference(&everything(session), &before));
             let distance = norm(&difference(&moved[0], &moved[1])) / norm(&moved[0]).max(f64::MIN_POSITIVE);
             assert!(distance <= most, "{name}: the first movements differ by {distance:e}");
         }
     }
+    if cpu.manifest().entry("evaluate").is_some() {
+        let batch = batch(&cpu, STEPS);
+        let [expected, actual] = [&mut cpu, &mut device].map(|session| session.evaluate_with(&batch).unwrap());
+        let [expected, actual] = [expected, actual].map(|numbers| numbers.iter().map(owned).collect::<Vec<_>>());
+        // Each machine adds up what a row adds in an order of its own.
+        let bound = if matches!(bound, Bound::Bits) { Bound::Relative(1e-6) } else { bound };
+        agree(&format!("{name}, evaluated"), &expected, &actual, bound);
+    }
     let [after, on_device] = [&cpu, &device].map(everything);
     let distance = norm(&difference(&after, &on_device)) / norm(&after);
     assert!(distance <= most, "{name}: parameters and states differ by {distance:e}");
     println!("{name}: difference of all tensors {distance:e}");
+}
+
+/// Holds numbers of a device to those of the processor.
+fn agree(when: &str, expected: &[(String, f64)], actual: &[(String, f64)], bound: Bound) {
+    assert_eq!(expected.len(), actual.len(), "{when}");
+    for ((what, expected), (_, actual)) in expected.iter().zip(actual) {
+        let close = match bound {
+            // A sum over all parameters, which each machine takes in an order of its own.
+            Bound::Bits if what == "grad_norm" => (actual - expected).abs() <= 1e-6 * expected.abs(),
+            Bound::Bits => actual == expected,
+            Bound::Relative(bound) => (actual - expected).abs() <= bound * expected.abs().max(1e-3),
+        };
+        assert!(close, "{when}: {what} is {actual} on the device, {expected} on the processor");
+    }
 }
 
 fn owned((name, value): (&str, f64)) -> (String, f64) {
